@@ -1,0 +1,31 @@
+"""Cycle and energy models of accelerators, fed by packed masks. Imports neither torch nor a sibling package."""
+
+from .arch import Arch, arch_from_yaml, diff, list_archs, load_arch
+from .counts import Compute, Counts
+from .energy import EnergyTable, list_tables, load_table
+from .errors import InputError
+from .mask import Mask, OnesMask, PackedMask
+from .op import Op
+from .registry import Kernel, kernels, register, simulate
+
+__all__ = [
+    "Arch",
+    "Compute",
+    "Counts",
+    "EnergyTable",
+    "InputError",
+    "Kernel",
+    "Mask",
+    "OnesMask",
+    "Op",
+    "PackedMask",
+    "arch_from_yaml",
+    "diff",
+    "kernels",
+    "list_archs",
+    "list_tables",
+    "load_arch",
+    "load_table",
+    "register",
+    "simulate",
+]

@@ -1,0 +1,65 @@
+"""What a simulation yields: integers only. Joules are derived from them later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Compute:
+    """What a kernel counted for one op, before the memory side.
+
+    Parameters
+    ----------
+    cycles, dense_cycles : int
+        Compute cycles with the op's masks, and of the dense baseline.
+    group_rows : int
+        Rows that share a schedule (lock-step); `row_cycles` has one entry for each such group.
+    row_cycles : int64[groups]
+        Cycles by group of rows, in order; sums to `cycles` for one copy of the op.
+    actions : dict of str to int
+        ``"component.action"`` -> how often, compute side only.
+    stalls : dict of str to int
+        Lost unit-cycles by cause (barrier, empty, fifo_full ...).
+    unit_busy : int64[units], optional
+        Busy cycles of each PE or lane.
+    """
+
+    cycles: int
+    dense_cycles: int
+    group_rows: int
+    row_cycles: NDArray[np.int64]
+    actions: dict[str, int]
+    stalls: dict[str, int] = field(default_factory=dict)
+    unit_busy: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Counts of one op on one arch.
+
+    `cycles` are compute cycles, what the published cycle counts speak of; `stall_cycles` are those in which compute
+    waits for DRAM. Latency is both.
+    """
+
+    cycles: int
+    dense_cycles: int
+    stall_cycles: int
+    dense_stall_cycles: int
+    macs: int
+    effectual_macs: int
+    dram_bytes: int
+    actions: dict[str, int]
+    stalls: dict[str, int]
+    unit_busy: NDArray[np.int64] | None = None
+
+    def latency_s(self, clock_hz: float) -> float:
+        """Seconds: ``(cycles + stall_cycles) / clock``."""
+        return (self.cycles + self.stall_cycles) / clock_hz
+
+    def dense_latency_s(self, clock_hz: float) -> float:
+        """Seconds of the dense baseline on the same memory."""
+        return (self.dense_cycles + self.dense_stall_cycles) / clock_hz

@@ -1,0 +1,1 @@
+"""Cycle kernels: pure numba loops over packed masks, one family a file."""

@@ -1,0 +1,89 @@
+"""The one jit decorator of the kernels, and the hardware popcount.
+
+Numba's cache notices a change in the file of the cached function, not in a helper it calls from another file. So the
+cache folder is named by a hash over every kernel source: any edit starts a fresh cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _cache_folder() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "zeroskip" / f"numba-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    except OSError:
+        pass
+    return tempfile.mkdtemp(prefix="zeroskip-numba-")
+
+
+CACHE_FOLDER = _cache_folder()
+
+
+def jit(function: F | None = None, *, parallel: bool = False, inline: bool = False) -> Any:
+    """Compile a kernel: cached on disk, releases the GIL, no object mode.
+
+    Parameters
+    ----------
+    function : callable
+        A function of arrays, integers and NamedTuples of integers.
+    parallel : bool
+        Allow ``numba.prange`` over rows or tiles.
+    inline : bool
+        Always inline into the caller (small helpers in hot loops).
+    """
+
+    def decorate(target: F) -> Any:
+        # numba reads its cache folder when the decorator runs; setting it only here leaves other users of numba alone
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = CACHE_FOLDER
+        try:
+            options: dict[str, Any] = {"cache": True, "nogil": True, "parallel": parallel}
+            if inline:
+                options["inline"] = "always"
+            return numba.njit(**options)(target)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return decorate if function is None else decorate(function)
+
+
+@intrinsic
+def popcount64(typingctx: Any, word: Any) -> Any:
+    """Count the ones of a uint64 with the processor's own instruction."""
+    signature = types.int64(types.uint64)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return signature, generate
+
+
+@intrinsic
+def trailing_zeros64(typingctx: Any, word: Any) -> Any:
+    """Index of the lowest one of a uint64; 64 where there is none."""
+    signature = types.int64(types.uint64)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return signature, generate

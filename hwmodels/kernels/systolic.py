@@ -1,0 +1,70 @@
+"""Systolic array (TPU-like): zeros gate multipliers, never time.
+
+R x C PEs, M = T tokens, K reduction, N outputs. Weight-stationary: weights of an R x C fold (R of K, C of N) are
+loaded, then all T tokens stream through:
+
+    cycles = ceil(K / R) ceil(N / C) (2 R + C + T - 2)
+
+Output-stationary: an R x C fold (R of T, C of N) accumulates over K:
+
+    cycles = ceil(T / R) ceil(N / C) (2 R + C + K - 2)
+
+Source: Samajdar et al., SCALE-Sim, doi:10.1109/ISPASS48437.2020.00016; fold time as in SCALE-Sim 3's demand matrices.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..arch import Arch
+from ..counts import Compute
+from ..op import Op
+from ..reference.systolic import systolic_twin
+from ..registry import Kernel
+from .rows import group_starts
+
+
+class SystolicParams(NamedTuple):
+    """``rows`` x ``columns`` PEs; ``stationary`` is ``"weight"`` or ``"output"``."""
+
+    rows: int
+    columns: int
+    stationary: str
+
+
+def fold_cycles(params: SystolicParams, tokens: int, k: int, n: int) -> int:
+    """Cycles of one launch of `tokens` tokens."""
+    rows, columns = params.rows, params.columns
+    if params.stationary == "output":
+        return -(-tokens // rows) * -(-n // columns) * (2 * rows + columns + k - 2)
+    return -(-k // rows) * -(-n // columns) * (2 * rows + columns + tokens - 2)
+
+
+def count(op: Op, params: SystolicParams, arch: Arch) -> Compute:
+    """Count a GEMM; masks only decide which MACs are gated."""
+    batch = min(op.batch or op.m, op.m)
+    starts = group_starts(op, batch)
+    by_size = {int(size): fold_cycles(params, int(size), op.k, op.n) for size in np.unique(np.diff(starts))}
+    row_cycles = np.array([by_size[int(size)] for size in np.diff(starts)], dtype=np.int64)
+    cycles = int(row_cycles.sum()) * op.repeat
+    passes_n, passes_k = -(-op.n // params.columns), -(-op.k // params.rows)
+    effectual = op.effectual_macs
+    return Compute(
+        cycles=cycles,
+        dense_cycles=cycles,
+        group_rows=batch,
+        row_cycles=row_cycles,
+        actions={
+            "mac.compute": effectual,
+            "mac.gated": op.macs - effectual,
+            "activation_buffer.read": op.m * op.k * passes_n * op.repeat,
+            "weight_buffer.read": op.k * op.n * op.launches,
+            "accumulator.update": op.m * op.n * passes_k * op.repeat,
+        },
+        stalls={"fill_drain": cycles * params.rows * params.columns - op.macs},
+    )
+
+
+KERNELS = [Kernel("systolic", SystolicParams, count, systolic_twin, skips=frozenset())]
