@@ -88,9 +88,7 @@ class EnergyTable(Frozen):
         for name, times in arch.actions[action].rows.items():
             row = self.row(name)
             if float(row.energy.value) < 0 or times < 0:
-                raise InputError(
-                    f"arch '{arch.name}': action '{action}': row '{name}' has a negative energy or count"
-                )
+                raise InputError(f"arch '{arch.name}': action '{action}': row '{name}' has a negative energy or count")
             factor = times * (energy_factor(row.node_nm, float(arch.node.value)) if row.node_nm else 1.0)
             value = float(row.energy.value)
             pj += factor * value

@@ -58,14 +58,10 @@ class PackedMask:
     k: int
 
     def __post_init__(self) -> None:
-        if (
-            self.words.ndim != 2
-            or self.words.dtype != np.uint64
-            or self.words.shape[1] != words_per_row(self.k)
-        ):
+        if self.words.ndim != 2 or self.words.dtype != np.uint64 or self.words.shape[1] != words_per_row(self.k):
             raise InputError(
-                f"mask words are {self.words.dtype}{list(self.words.shape)}, expected uint64[rows, {words_per_row(self.k)}] "
-                f"for K = {self.k}; pack with PackedMask.from_bool"
+                f"mask words are {self.words.dtype}{list(self.words.shape)}, expected "
+                f"uint64[rows, {words_per_row(self.k)}] for K = {self.k}; pack with PackedMask.from_bool"
             )
         tail = self.k % 64
         if tail and self.words.size and int((self.words[:, -1] >> np.uint64(tail)).max()):

@@ -112,9 +112,7 @@ def _stalls(op: Op, arch: Arch, moved: Traffic, token_cycles: NDArray[np.float64
     bytes_per_cycle = float(memory.bandwidth.value) / arch.clock_hz
     burst = float(memory.burst.value)
     batch = min(op.batch or op.m, op.m)
-    tile = max(
-        1, min(batch, int(float(memory.activation_buffer.value) / 2 / max(moved.activation_bytes.max(), 1.0)))
-    )
+    tile = max(1, min(batch, int(float(memory.activation_buffer.value) / 2 / max(moved.activation_bytes.max(), 1.0))))
     starts = group_starts(op, tile)[:-1]
     streamed = memory.weights == "streamed" or not op.has_weight
     half = float(memory.weight_buffer.value) / 2

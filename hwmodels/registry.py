@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -83,8 +83,7 @@ def kernel_of(arch: Arch) -> Kernel:
     known = kernels()
     if arch.kernel not in known:
         raise InputError(
-            f"arch '{arch.name}': field 'kernel': unknown kernel '{arch.kernel}'"
-            + nearest(arch.kernel, known)
+            f"arch '{arch.name}': field 'kernel': unknown kernel '{arch.kernel}'" + nearest(arch.kernel, known)
         )
     return known[arch.kernel]
 
@@ -119,6 +118,9 @@ def params_of(arch: Arch) -> Any:
 def simulate(op: Op, arch: Arch) -> Counts:
     """Run one op on one arch: compute side by the arch's kernel, memory side by `memory.combine`.
 
+    A weight or output mask that the design cannot use is dropped, so that its effectual MACs are what it really
+    does. Activation masks stay: a design that saves no time with them may still gate its multipliers.
+
     Raises
     ------
     InputError
@@ -133,4 +135,6 @@ def simulate(op: Op, arch: Arch) -> Counts:
             f"arch '{arch.name}' skips zero weights too, but op '{op.name}' of layer {op.layer} has no weight "
             "mask; record one, prune (weights='magnitude:0.5' or '2:4'), or say weights='dense'"
         )
+    blind = {name: None for name in ("weight", "output") if name not in kernel.skips and getattr(op, name) is not None}
+    op = replace(op, **blind) if blind else op
     return combine(op, arch, kernel.count(op, params, arch))

@@ -54,7 +54,7 @@ def row_counts(mask: Mask) -> NDArray[np.int64]:
 
 def column_counts(mask: Mask) -> NDArray[np.int64]:
     """Non-zeros of each column, ``int64[K]``."""
-    m, k = mask.shape
+    k = mask.shape[1]
     out = np.zeros(-(-k // 64) * 64, dtype=np.int64)
     for block in mask.blocks():
         _add_column_counts(block, out)

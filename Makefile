@@ -1,0 +1,55 @@
+# Each target makes what it needs: the environment first, in .venv. A second call skips what is done.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test lint bench bench-peers mutate wheelhouse rtl-tools clean
+
+help:
+	@echo "make install      make the environment in .venv"
+	@echo "make demo         tune, record, replay and report: the main job, into out/demo"
+	@echo "make test         lint, types and all tests"
+	@echo "make bench        speed of the kernels, as ratios"
+	@echo "make bench-peers  SCALE-Sim and ZigZag timed beside ours, in environments of their own"
+	@echo "make mutate       seeded faults, each of which the tests must catch"
+	@echo "make wheelhouse   gather wheels for a GPU node without internet (PY=3.12)"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== environment: .venv (the first time takes minutes and about 2 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	@touch $(STAMP)
+	@echo "== environment: ready"
+
+demo: $(STAMP)
+	@echo "== demo: into out/demo; stop it at any time, the same command goes on"
+	@$(BIN)/simkit demo --out out/demo
+
+lint: $(STAMP)
+	@echo "== lint and types"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+
+# Verilator is wanted by the RTL tests alone; where it cannot be installed they say so and are skipped.
+rtl-tools:
+	@if ! command -v verilator >/dev/null 2>&1 && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "== RTL tests: installing Verilator from Debian"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends verilator g++ ; } \
+			>/dev/null 2>&1 || echo "   could not; the RTL tests will be skipped"; \
+	fi
+
+test: $(STAMP) lint rtl-tools
+	@echo "== tests"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+bench: $(STAMP)
+	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max -q -p no:xdist
+
+clean:
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,67 @@
+"""zeroskip: replay real activation traces on models of zero-skip hardware.
+
+>>> import simkit as sk
+>>> trace = sk.load_trace("out/demo/traces/relu-lora.zarr")
+>>> result = sk.replay(trace, [sk.arch("cnvlutin"), sk.arch("h100_sxm")])
+>>> result.pivot("arch", "tuning", "energy_pj")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._owner import check_owner
+
+check_owner()
+
+from importlib import import_module  # noqa: E402  (the ownership check must come first)
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import plots
+    from .cite import cite
+    from .plots.style import paper
+    from .replay import arch, load_trace, replay
+    from .result import Result, load_result
+    from .sweep import sweep
+    from .validate import validate
+
+_WHERE = {
+    "arch": "replay",
+    "load_trace": "replay",
+    "replay": "replay",
+    "Result": "result",
+    "load_result": "result",
+    "sweep": "sweep",
+    "validate": "validate",
+    "cite": "cite",
+    "paper": "plots.style",
+    "plots": "plots",
+}
+
+__all__ = [
+    "Result",
+    "__version__",
+    "arch",
+    "cite",
+    "load_result",
+    "load_trace",
+    "paper",
+    "plots",
+    "replay",
+    "sweep",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # pandas, zarr and matplotlib take seconds to import; `simkit --help` must not wait for them
+    if name not in _WHERE:
+        raise AttributeError(f"module 'simkit' has no attribute '{name}'")
+    module = import_module(f"simkit.{_WHERE[name]}")
+    return module if name == "plots" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,159 @@
+"""Looking: ls, show, plot, report, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .out import emit_json, emit_table
+
+KINDS = ("archs", "tunings", "models", "datasets", "tables")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (ls, show, plot, report, doctor):
+        app.command()(command)
+
+
+def _catalogue(kind: str) -> list[dict[str, Any]]:
+    import hwmodels
+    import traces
+    from hwmodels.errors import nearest
+    from simkit.errors import InputError
+
+    if kind == "archs":
+        loaded = [hwmodels.load_arch(name) for name in hwmodels.list_archs()]
+        return [{"name": a.name, "title": a.title, "kernel": a.kernel, "source": a.source} for a in loaded]
+    if kind == "tables":
+        tables = [hwmodels.load_table(name) for name in hwmodels.list_tables()]
+        return [
+            {"name": t.name, "title": t.title, "rows": len(t.rows), "extends": ", ".join(t.extends)} for t in tables
+        ]
+    listers = {"tunings": traces.list_tunings, "models": traces.list_models, "datasets": traces.list_datasets}
+    if kind not in listers:
+        raise InputError(f"cannot list '{kind}'" + nearest(kind, KINDS))
+    return [
+        {"name": i.name, "title": i.title, "source": i.source, "licence": getattr(i, "licence", "")}
+        for i in listers[kind]()
+    ]
+
+
+def ls(
+    kind: Annotated[str, typer.Argument(help="archs, tunings, models, datasets or tables.")] = "archs",
+    as_json: Annotated[bool, typer.Option("--json", help="One object each.")] = False,
+) -> None:
+    """List what there is."""
+    rows = _catalogue(kind)
+    if as_json:
+        emit_json(rows)
+    else:
+        emit_table(rows, {key: key for key in rows[0]}, title=kind)
+
+
+def show(
+    kind: Annotated[str, typer.Argument(help="arch, tuning, model, dataset or table.")],
+    name: Annotated[str, typer.Argument(help="Its name, or a YAML path for an arch.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Show one thing whole, every number with its source and status."""
+    import hwmodels
+    import simkit as sk
+    import traces
+    from hwmodels.errors import nearest
+    from simkit.errors import InputError
+
+    kind = kind.rstrip("s")
+    if kind == "arch":
+        facts = sk.arch(name).model_dump(mode="json")
+    elif kind == "table":
+        facts = hwmodels.load_table(name).model_dump(mode="json")
+    elif kind in ("tuning", "model", "dataset"):
+        facts = traces.describe(kind, name)
+    else:
+        raise InputError(f"cannot show '{kind}'" + nearest(kind, [k.rstrip("s") for k in KINDS]))
+    if as_json:
+        emit_json(facts)
+        return
+    heading = "  ".join(str(facts.get(key, "")) for key in ("name", "title") if facts.get(key))
+    typer.echo(heading)
+    if facts.get("description"):
+        typer.echo(facts["description"])
+    rows = list(_figures(facts))
+    if any("status" in row for row in rows):
+        columns = {
+            "field": "field",
+            "value": "value",
+            "range": "range",
+            "status": "status",
+            "source": "source",
+            "note": "note",
+        }
+    else:
+        columns = {"field": "field", "value": "value"}
+    emit_table(rows, columns)
+
+
+def _figures(tree: dict[str, Any], prefix: str = "") -> Any:
+    for key, value in tree.items():
+        if key in ("name", "title", "description") and not prefix:
+            continue
+        if isinstance(value, dict) and {"value", "source", "status"} <= value.keys():
+            ends = [value.get("low"), value.get("high")]
+            span = (
+                " .. ".join("" if end is None else f"{end:g}" for end in ends)
+                if any(e is not None for e in ends)
+                else ""
+            )
+            figure = value["value"]
+            yield {
+                "field": prefix + key,
+                "value": f"{figure:g}" if isinstance(figure, float) else str(figure),
+                "range": span,
+                "status": value["status"],
+                "source": value["source"],
+                "note": value.get("note", ""),
+            }
+        elif isinstance(value, dict) and value:
+            yield from _figures(value, f"{prefix}{key}.")
+        elif value not in (None, "", [], {}):
+            yield {"field": prefix + key, "value": str(value)}
+
+
+def plot(
+    figure: Annotated[str, typer.Argument(help="speedup, energy, tradeoff, density or gap.")],
+    inputs: Annotated[list[str], typer.Argument(help="A result (Parquet); traces for density and gap.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG, PDF or SVG.")],
+    style: Annotated[str | None, typer.Option(help="ieee, acm or slides.")] = None,
+    op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
+) -> None:
+    """Draw a figure into a file."""
+    from simkit.figures import draw_to_file
+
+    typer.echo(draw_to_file(figure, inputs, out, style=style, ops=op or None))
+
+
+def report(
+    result: Annotated[Path, typer.Argument(help="Result (Parquet).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about a result."""
+    import simkit as sk
+    from simkit.report import write_report
+
+    typer.echo(write_report(sk.load_result(result), out))
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False) -> None:
+    """Say what this installation has, and what it lacks."""
+    from simkit.doctor import examine
+
+    rows = examine()
+    if as_json:
+        emit_json(rows)
+    else:
+        emit_table(rows, {"what": "what", "state": "state", "detail": "detail"})
+    if any(row["state"] == "broken" for row in rows):
+        raise typer.Exit(1)

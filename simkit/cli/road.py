@@ -1,0 +1,131 @@
+"""The road: demo, tune, record, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .out import emit_json, emit_table
+
+SUMMARY = {
+    "trace": "trace",
+    "arch": "arch",
+    "density": "density",
+    "cycles": "cycles",
+    "dense_cycles": "dense cycles",
+    "stall_cycles": "stall cycles",
+    "speedup": "speed-up",
+    "energy_per_token_pj": "pJ / token",
+    "power_w": "W",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (demo, tune, record, replay):
+        app.command()(command)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("out/demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Tune a real transformer four ways, record its traces, replay them on five designs, and report."""
+    from simkit.demo import run_demo
+
+    rows = run_demo(out)
+    if as_json:
+        emit_json(rows)
+
+
+def tune(
+    model: Annotated[str, typer.Option(help="Packaged, hub or local model.")],
+    data: Annotated[str, typer.Option(help="Packaged or hub data set, or a CSV/JSONL/Parquet file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the adapter, its log and measurements.")],
+    tuning: Annotated[str, typer.Option(help="Name of a tuning ('simkit ls tunings') or a YAML file.")] = "lora",
+    text: Annotated[str | None, typer.Option(help="Text column of a file or hub data set.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column of a file or hub data set.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the tuning's own by default.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only this many training examples.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
+) -> None:
+    """Tune a model; a stopped run goes on where it was."""
+    import traces
+
+    result = traces.tune(model=model, data=data, tuning=tuning, out=out, text=text, label=label, seed=seed, limit=limit)
+    if as_json:
+        emit_json(result.measurements)
+    else:
+        rows = [{"what": name, "value": value} for name, value in result.measurements.items()]
+        emit_table(rows, {"what": "measured", "value": "value"}, title=f"{result.name} in {out}")
+
+
+def record(
+    model: Annotated[str, typer.Option(help="Packaged, hub or local model.")],
+    data: Annotated[str, typer.Option(help="Packaged or hub data set, or a CSV/JSONL/Parquet file.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Where the trace goes: T.zarr or an fsspec URL.")],
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a tuning made by simkit tune.")] = None,
+    limit: Annotated[int, typer.Option(help="Sequences to record.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Sequences in a forward pass.")] = 32,
+    text: Annotated[str | None, typer.Option(help="Text column of a file or hub data set.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column of a file or hub data set.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Site pattern for a model whose family is unknown.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print facts of the trace as JSON.")] = False,
+) -> None:
+    """Record a model's activation masks over held-out text; a stopped run goes on where it was."""
+    import traces
+
+    from .trace import print_info
+
+    made = traces.record(
+        model=model,
+        adapter=adapter,
+        data=data,
+        out=out,
+        limit=limit,
+        batch_size=batch_size,
+        text=text,
+        label=label,
+        sites=site,
+    )
+    print_info(made, as_json)
+
+
+def replay(
+    traces: Annotated[list[str], typer.Argument(help="Traces: paths or URLs.")],
+    arch: Annotated[list[str], typer.Option("--arch", "-a", help="Arch name or YAML; repeat for several.")],
+    table: Annotated[str, typer.Option(help="Energy table ('simkit ls tables').")] = "default_45nm",
+    op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
+    weights: Annotated[str, typer.Option(help="recorded, dense, or random:DENSITY (synthetic).")] = "recorded",
+    change: Annotated[list[str] | None, typer.Option("--set", help="Change a field, e.g. lanes=32.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the result as Parquet.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object for each trace, arch, layer and op.")] = False,
+) -> None:
+    """Replay traces on archs, mask by mask: cycles, speed-up, energy, watts."""
+    import simkit as sk
+
+    loaded = [sk.load_trace(path) for path in traces]
+    archs = [sk.arch(name, **parse_changes(change or [])) for name in arch]
+    result = sk.replay(loaded, archs, table=table, ops=op or None, weights=weights, threads=threads, progress=True)
+    if out is not None:
+        result.save(out)
+    if as_json:
+        emit_json(result.ops.to_dict("records"))
+    else:
+        emit_table(result.summary().to_dict("records"), SUMMARY)
+
+
+def parse_changes(words: list[str]) -> dict[str, object]:
+    """Read ``field=value`` words; whole numbers become int."""
+    from simkit.errors import InputError
+
+    changes: dict[str, object] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"--set {word}: write it as field=value, e.g. --set lanes=32")
+        changes[name.strip()] = int(value) if value.strip().lstrip("-").isdigit() else value.strip()
+    return changes

@@ -1,0 +1,90 @@
+"""Where an artefact came from: hashes, versions, git state, device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "zeroskip",
+    "numpy",
+    "scipy",
+    "numba",
+    "torch",
+    "transformers",
+    "peft",
+    "zarr",
+    "pandas",
+    "pyarrow",
+)
+
+
+@lru_cache(maxsize=1)
+def environment() -> dict[str, Any]:
+    """Describe this process: package versions, Python, operating system, processor, git state of the source."""
+    return {
+        "versions": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "git": git_state(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def git_state() -> dict[str, Any]:
+    """Return the commit of the source tree and whether it was modified; empty for an installed wheel."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return {}
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=False)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+
+
+def key_of(*parts: object) -> str:
+    """Content key over JSON-able parts: 16 hex digits of SHA-256."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=1)
+def model_sources() -> str:
+    """Hash of the code that decides counts; part of every run key, so that a changed kernel computes afresh."""
+    import hwmodels
+
+    root = Path(hwmodels.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted([*root.glob("*.py"), *root.glob("kernels/*.py"), *root.glob("gpu/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,176 @@
+"""The Result: one long table, every figure a pivot of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .errors import CorruptError, InputError
+
+SCHEMA = "zeroskip.result/1"
+KEY = ["run", "trace", "tuning", "arch", "layer", "op"]
+OP_COLUMNS = [
+    "m",
+    "k",
+    "n",
+    "repeat",
+    "macs",
+    "effectual_macs",
+    "cycles",
+    "dense_cycles",
+    "stall_cycles",
+    "dense_stall_cycles",
+    "latency_s",
+    "dense_latency_s",
+    "dram_bytes",
+]
+ACTION_COLUMNS = ["component", "action", "count", "energy_pj", "energy_low_pj", "energy_high_pj"]
+COLUMNS = [*KEY, *OP_COLUMNS, *ACTION_COLUMNS]
+ENERGY = ["energy_pj", "energy_low_pj", "energy_high_pj"]
+
+
+class Result:
+    """Counts and energies of replays.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Long form, one row for each (run, trace, tuning, arch, layer, op, component, action), with the op's own
+        figures (`OP_COLUMNS`) repeated on each of its rows. Energies in pJ, latencies in s.
+    meta : dict
+        ``runs``: for each run id its trace, arch and table with hashes and the environment.
+    """
+
+    def __init__(self, frame: pd.DataFrame, meta: dict[str, Any]):
+        missing = [name for name in COLUMNS if name not in frame]
+        if missing:
+            raise InputError(f"a result needs the columns {missing}; it has {list(frame.columns)}")
+        self.frame = frame
+        self.meta = meta
+
+    @property
+    def ops(self) -> pd.DataFrame:
+        """One row for each op: its figures and its energy over all actions."""
+        sums = self.frame.groupby(KEY, sort=False, observed=True)[ENERGY].sum()
+        figures = self.frame.drop_duplicates(KEY).set_index(KEY)[OP_COLUMNS]
+        return figures.join(sums).reset_index()
+
+    def pivot(self, index: str, columns: str, values: str, ops: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Sum `values` over everything but two keys.
+
+        Parameters
+        ----------
+        index, columns : str
+            Key columns (``arch``, ``tuning``, ``layer``, ``op``, ``component`` ...).
+        values : str
+            ``energy_pj``, ``cycles``, ``latency_s``, ``count`` ...
+        ops : str or list, optional
+            Only these ops, e.g. ``"down"``.
+
+        Raises
+        ------
+        InputError
+            If there is no such column, naming the nearest.
+        """
+        from hwmodels.errors import nearest
+
+        for name in (index, columns, values):
+            if name not in self.frame:
+                raise InputError(f"the result has no column '{name}'" + nearest(name, self.frame.columns))
+        long = {"component", "action"} & {index, columns} or values in ACTION_COLUMNS
+        frame = self.frame if long else self.ops
+        if ops is not None:
+            frame = frame[frame["op"].isin([ops] if isinstance(ops, str) else list(ops))]
+        return frame.pivot_table(index=index, columns=columns, values=values, aggfunc="sum", sort=False)
+
+    def summary(self, ops: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """One row for each trace and arch: cycles, speed-up over dense, energy per token, average watts.
+
+        The speed-up is of latencies, stalls included, against the same design's dense baseline; energy per token
+        divides by the trace's real tokens. ``low``/``high`` carry the energy table's ranges.
+        """
+        frame = self.ops
+        if ops is not None:
+            frame = frame[frame["op"].isin([ops] if isinstance(ops, str) else list(ops))]
+        keys = ["run", "trace", "tuning", "arch"]
+        table = frame.groupby(keys, sort=False, observed=True)[[*OP_COLUMNS[4:], *ENERGY]].sum().reset_index()
+        tokens = table["run"].map(lambda run: self.meta["runs"][run]["trace"]["tokens"])
+        table["density"] = table["effectual_macs"] / table["macs"]
+        table["speedup"] = table["dense_latency_s"] / table["latency_s"]
+        table["compute_speedup"] = table["dense_cycles"] / table["cycles"]
+        for name in ENERGY:
+            table[name.replace("_pj", "_per_token_pj")] = table[name] / tokens
+        table["power_w"] = table["energy_pj"] * 1e-12 / table["latency_s"]
+        table["energy_delay_js"] = table["energy_pj"] * 1e-12 * table["latency_s"]
+        return table
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one Parquet file, whole or not at all."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        stamp = {b"zeroskip": json.dumps({"schema": SCHEMA, **self.meta}, default=str).encode()}
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            pq.write_table(table, partial, compression="zstd")
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def __repr__(self) -> str:
+        runs = self.frame[["trace", "arch"]].drop_duplicates()
+        return f"Result({len(runs)} runs: {', '.join(f'{t} on {a}' for t, a in runs.itertuples(index=False))})"
+
+    def _repr_html_(self) -> str:
+        table = self.summary()
+        shown = ["tuning", "arch", "density", "cycles", "speedup", "energy_per_token_pj", "power_w"]
+        return str(table[shown].to_html(index=False, float_format=lambda x: f"{x:,.4g}"))
+
+
+def concat(results: Iterable[Result]) -> Result:
+    """Join results; a run that occurs twice is kept once."""
+    frames: list[pd.DataFrame] = []
+    runs: dict[str, Any] = {}
+    for result in results:
+        fresh = [run for run in result.meta["runs"] if run not in runs]
+        frames.append(result.frame[result.frame["run"].isin(fresh)])
+        runs.update({run: result.meta["runs"][run] for run in fresh})
+    if not frames:
+        raise InputError("no results to join; give at least one trace and one arch")
+    return Result(pd.concat(frames, ignore_index=True), {"runs": runs})
+
+
+def load_result(path: str | os.PathLike[str]) -> Result:
+    """Read a stored result.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    CorruptError
+        If it is not a result of this schema, or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    where = Path(path)
+    if not where.is_file():
+        raise InputError(f"no result file at {where}; make one with: simkit replay TRACE --arch ARCH --out {where}")
+    try:
+        table = pq.read_table(where)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptError(f"{where} is damaged or not Parquet ({str(error).splitlines()[0]}); replay again") from None
+    meta = json.loads((table.schema.metadata or {}).get(b"zeroskip", b"{}"))
+    if meta.pop("schema", None) != SCHEMA:
+        raise CorruptError(f"{where} is not a result of schema {SCHEMA}; replay the trace again")
+    return Result(table.to_pandas(), meta)
