@@ -79,6 +79,17 @@ def popcount64(typingctx: Any, word: Any) -> Any:
 
 
 @intrinsic
+def popcount16(typingctx: Any, field: Any) -> Any:
+    """Count the ones of a uint16 as an int32: loops over it vectorise, lane by lane."""
+    signature = types.int32(types.uint16)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.zext(builder.ctpop(args[0]), ir.IntType(32))
+
+    return signature, generate
+
+
+@intrinsic
 def trailing_zeros64(typingctx: Any, word: Any) -> Any:
     """Index of the lowest one of a uint64; 64 where there is none."""
     signature = types.int64(types.uint64)

@@ -1,0 +1,184 @@
+"""Cnvlutin: DaDianNao whose neuron lanes run ahead over zero activations on their own.
+
+K is cut into bricks of 16; lane ``l`` owns bricks ``b = l mod lanes`` and takes one non-zero a cycle. All lanes meet
+at the end of a dot product; all filters of a pass share the schedule, so N only sets the number of passes:
+
+    cycles(token) = passes max_l sum_{b = l mod lanes} max(e, nnz(b)),    passes = ceil(N / (filters tiles))
+
+``e`` is 1 where an empty brick still costs its cycle, else 0 (`assumed`: the paper leaves it open). A pass of which no
+output is needed is left out (`assumed`: the published design has no output side). Weights' zeros are not seen.
+``sync = "none"`` is the ablation without any waiting, ``ceil(sum nnz passes / lanes)``.
+
+Against all-ones masks the design equals itself, which equals DaDianNao where K is a multiple of 16 lanes bricks; with a
+ragged K the lanes that own one brick more decide, where DaDianNao spreads the tail.
+
+Source: Albericio et al., Cnvlutin, ISCA 2016, doi:10.1109/ISCA.2016.11.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arch import Arch
+from ..counts import Compute
+from ..errors import InputError
+from ..mask import Mask
+from ..op import Op
+from ..reference.cnvlutin import cnvlutin_twin
+from ..registry import Kernel
+from ._jit import jit, popcount16, popcount64
+from .outputs import needed_tiles
+
+
+class CnvlutinParams(NamedTuple):
+    """``tiles`` tiles of ``filters`` x ``lanes``; ``brick`` elements; ``empty_brick_cycles`` 0 or 1; ``sync``
+    ``"dot_product"`` or ``"none"``."""
+
+    lanes: int
+    filters: int
+    tiles: int
+    brick: int
+    empty_brick_cycles: bool
+    sync: str
+
+
+@jit
+def _bricks_of_16(words, bricks, lanes, floor, passes, longest, nonzeros, busy, empty, lane_cost, lane_nonzeros):  # type: ignore[no-untyped-def]
+    fields = words.view(np.uint16)
+    for row in range(fields.shape[0]):
+        for lane in range(lanes):
+            lane_cost[lane] = 0
+            lane_nonzeros[lane] = 0
+        for first in range(0, bricks, lanes):
+            for lane in range(min(lanes, bricks - first)):
+                found = popcount16(fields[row, first + lane])
+                lane_nonzeros[lane] += found
+                lane_cost[lane] += max(found, floor)
+        _end_of_dot_product(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty)
+
+
+@jit
+def _bricks_of_any(words, k, brick, lanes, floor, passes, longest, nonzeros, busy, empty, lane_cost, lane_nonzeros):  # type: ignore[no-untyped-def]
+    for row in range(words.shape[0]):
+        for lane in range(lanes):
+            lane_cost[lane] = 0
+            lane_nonzeros[lane] = 0
+        lane = 0
+        for first in range(0, k, brick):
+            last = min(first + brick, k)
+            found = np.int32(0)
+            for word in range(first // 64, (last + 63) // 64):
+                bits = words[row, word]
+                if word * 64 < first:
+                    bits &= ~np.uint64(0) << np.uint64(first - word * 64)
+                if last - word * 64 < 64:
+                    bits &= (np.uint64(1) << np.uint64(last - word * 64)) - np.uint64(1)
+                found += popcount64(bits)
+            lane_nonzeros[lane] += found
+            lane_cost[lane] += max(found, floor)
+            lane = lane + 1 if lane + 1 < lanes else 0
+        _end_of_dot_product(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty)
+
+
+@jit
+def _end_of_dot_product(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty):  # type: ignore[no-untyped-def]
+    slowest = np.int32(0)
+    cost = total = np.int64(0)
+    for lane in range(lane_cost.shape[0]):
+        slowest = max(slowest, lane_cost[lane])
+        cost += lane_cost[lane]
+        total += lane_nonzeros[lane]
+        busy[lane] += lane_nonzeros[lane] * passes[row]
+    longest[row] = slowest
+    nonzeros[row] = total
+    empty[row] = cost - total
+
+
+class _Schedule(NamedTuple):
+    longest: NDArray[np.int64]
+    nonzeros: NDArray[np.int64]
+    empty: NDArray[np.int64]
+    busy: NDArray[np.int64]
+
+
+def _schedule(mask: Mask, params: CnvlutinParams, passes: NDArray[np.int64]) -> _Schedule:
+    """Slowest lane, non-zeros and charged empty bricks of every token in one pass; each lane's busy cycles in all."""
+    m, k = mask.shape
+    longest, nonzeros, empty = (np.zeros(m, dtype=np.int64) for _ in range(3))
+    busy = np.zeros(params.lanes, dtype=np.int64)
+    scratch = np.zeros(params.lanes, dtype=np.int32), np.zeros(params.lanes, dtype=np.int32)
+    floor = np.int32(params.empty_brick_cycles)
+    start = 0
+    for words in mask.blocks():
+        rows = slice(start, start + len(words))
+        start += len(words)
+        results = passes[rows], longest[rows], nonzeros[rows], busy, empty[rows], *scratch
+        if params.brick == 16:
+            _bricks_of_16(np.ascontiguousarray(words), -(-k // 16), params.lanes, floor, *results)
+        else:
+            _bricks_of_any(words, k, params.brick, params.lanes, floor, *results)
+    return _Schedule(longest, nonzeros, empty, busy)
+
+
+def _row_cycles(schedule: _Schedule, params: CnvlutinParams, passes: NDArray[np.int64]) -> NDArray[np.int64]:
+    if params.sync == "none":
+        done = np.concatenate([[0], np.cumsum(schedule.nonzeros * passes)])
+        return np.diff(-(-done // params.lanes))
+    return schedule.longest * passes
+
+
+def _dense_cycles(op: Op, params: CnvlutinParams) -> int:
+    """Cycles of one copy with all-ones masks."""
+    passes = -(-op.n // (params.filters * params.tiles))
+    if params.sync == "none":
+        return -(-op.m * op.k * passes // params.lanes)
+    stride = params.brick * params.lanes
+    rest = min(op.k % stride, params.brick)
+    return op.m * passes * (op.k // stride * params.brick + rest)
+
+
+def count(op: Op, params: CnvlutinParams, arch: Arch) -> Compute:
+    """Count a GEMM.
+
+    Raises
+    ------
+    InputError
+        If ``sync`` is neither ``dot_product`` nor ``none``.
+    """
+    if params.sync not in ("dot_product", "none"):
+        raise InputError(f"arch '{arch.name}': parameter 'sync' = '{params.sync}', must be 'dot_product' or 'none'")
+    passes, outputs = needed_tiles(op, params.filters * params.tiles)
+    schedule = _schedule(op.activation_or_ones(), params, passes)
+    row_cycles = _row_cycles(schedule, params, passes)
+    cycles, busy = int(row_cycles.sum()), int(schedule.busy.sum())
+    empty = 0 if params.sync == "none" else int((schedule.empty * passes).sum())
+    executed = int((schedule.nonzeros * outputs).sum()) * op.repeat
+    effectual = op.effectual_macs
+    return Compute(
+        cycles=cycles * op.repeat,
+        dense_cycles=_dense_cycles(op, params) * op.repeat,
+        group_rows=1,
+        row_cycles=row_cycles,
+        actions={
+            "mac.compute": effectual,
+            "mac.gated": executed - effectual,
+            "activation_buffer.read": busy * op.repeat,
+            "dispatcher.broadcast": busy * op.repeat,
+            "weight_buffer.read": executed,
+            "accumulator.update": int((schedule.longest * outputs).sum()) * op.repeat,
+            "encoder.output": op.m * op.n * op.repeat,
+        },
+        stalls={
+            "empty_brick": empty * op.repeat,
+            "barrier": (cycles * params.lanes - busy - empty) * op.repeat,
+        },
+        unit_busy=schedule.busy * op.repeat,
+    )
+
+
+KERNELS = [
+    Kernel("cnvlutin", CnvlutinParams, count, cnvlutin_twin, skips=frozenset({"activation", "output"})),
+]
