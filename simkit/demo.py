@@ -1,0 +1,186 @@
+"""The main job: tune, record, replay and compare on real weights and real text.
+
+Every stage leaves a finished artefact or nothing; run again, the demo goes on at the first one that is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CorruptError
+from .result import Result
+
+if TYPE_CHECKING:
+    from traces import Trace
+
+MODEL = "minilm-l6"
+DATA = "vader-movie"
+TUNINGS = ("lora", "relu-lora", "relu-lora-density-low", "relu-lora-density-high")
+ARCHS = ("systolic_32x32", "cnvlutin", "tensordash", "eie", "h100_sxm")
+SEQUENCES = 256
+# EIE and the other two-sided designs would gain from pruned weights too; the demo's weights are dense, and it says so.
+WEIGHTS = "dense"
+
+Row = dict[str, Any]
+
+
+def run_demo(out: Path) -> list[Row]:
+    """Run all stages into `out` and print the table.
+
+    Parameters
+    ----------
+    out : Path
+        Folder for tunings, traces, result, figures, report.
+
+    Returns
+    -------
+    list of dict
+        The rows of ``summary.json``: one for each tuning.
+    """
+    import traces
+
+    start = time.monotonic()
+    _say(f"demo: {MODEL} on {DATA}, into {out}")
+    recorded: list[Trace] = []
+    for index, name in enumerate(TUNINGS, 1):
+        _say(f"[{index}/{len(TUNINGS)}] {name}")
+        adapter = out / "tunings" / name
+        traces.tune(model=MODEL, data=DATA, tuning=name, out=adapter)
+        path = out / "traces" / f"{name}.zarr"
+        recorded.append(traces.record(model=MODEL, adapter=adapter, data=DATA, limit=SEQUENCES, out=path))
+    result = _replay(recorded, out)
+    rows = summarise(result)
+    _write_json(out / "summary.json", rows)
+    _say("figures and report")
+    _figures(result, recorded, out / "figures")
+    from .report import write_report
+
+    page = write_report(result, out / "report.html", title=f"{MODEL} tuned on {DATA}, replayed", traces=recorded)
+    _print(rows)
+    _say(f"done in {time.monotonic() - start:.0f} s; open {page}")
+    return rows
+
+
+def _replay(recorded: Sequence[Trace], out: Path) -> Result:
+    from .sweep import sweep
+
+    _say(f"replay on {', '.join(ARCHS)}")
+    result = sweep(recorded, ARCHS, weights=WEIGHTS, out=out / "runs")
+    result.save(out / "result.parquet")
+    return result
+
+
+def summarise(result: Result) -> list[Row]:
+    """Build the table: one object a tuning, with accuracy, density and one object an arch.
+
+    Cycles, speed-ups, energies and watts come twice: of the down-projections, whose input the tuning made sparse,
+    and of the whole model's GEMMs, where Amdahl's law bites.
+    """
+    scopes = {"down": result.summary("down"), "model": result.summary()}
+    rows: dict[str, Row] = {}
+    for scope, table in scopes.items():
+        for line in table.to_dict("records"):
+            trace = result.meta["runs"][line["run"]]["trace"]
+            row = rows.setdefault(line["tuning"], _head(line["tuning"], trace))
+            row["archs"].setdefault(line["arch"], {})[scope] = {
+                "cycles": int(line["cycles"]),
+                "dense_cycles": int(line["dense_cycles"]),
+                "stall_cycles": int(line["stall_cycles"]),
+                "speedup": line["speedup"],
+                "energy_per_token_pj": line["energy_per_token_pj"],
+                "energy_per_token_low_pj": line["energy_low_per_token_pj"],
+                "energy_per_token_high_pj": line["energy_high_per_token_pj"],
+                "power_w": line["power_w"],
+                "latency_s": line["latency_s"],
+            }
+            if scope == "down":
+                row["density"] = line["density"]
+    return list(rows.values())
+
+
+def _head(tuning: str, trace: dict[str, Any]) -> Row:
+    measured = trace["measurements"]
+    return {
+        "model": MODEL,
+        "tuning": tuning,
+        "accuracy": measured["accuracy"],
+        "accuracy_se": measured["accuracy_se"],
+        "density": None,
+        "tokens": trace["tokens"],
+        "trace_hash": trace["hash"],
+        "archs": {},
+    }
+
+
+def _figures(result: Result, recorded: Sequence[Trace], folder: Path) -> None:
+    from . import plots
+    from .figures import save
+
+    runs = sorted(result.meta["runs"])
+    drawn = {
+        "density": lambda: plots.density_by_layer(recorded),
+        "speedup": lambda: plots.speedup_bars(result, ops="down"),
+        "energy": lambda: plots.energy_breakdown(result, ops="down"),
+        "tradeoff": lambda: plots.accuracy_energy(result, ops="down"),
+    }
+    for name, draw in drawn.items():
+        for ending in ("png", "pdf"):
+            save(draw(), folder / f"{name}.{ending}", keywords=runs)
+
+
+def _print(rows: Sequence[Row]) -> None:
+    from .cli.out import emit_table
+
+    lines = []
+    for row in rows:
+        for arch, scopes in row["archs"].items():
+            down, model = scopes["down"], scopes["model"]
+            lines.append(
+                {
+                    "model": row["tuning"],
+                    "accuracy": f"{row['accuracy']:.3f} ± {row['accuracy_se']:.3f}",
+                    "density": f"{row['density']:.3f}",
+                    "arch": arch,
+                    "cycles": down["cycles"],
+                    "speedup": f"{down['speedup']:.2f}",
+                    "energy": f"{down['energy_per_token_pj'] / 1e3:,.0f}",
+                    "power": f"{down['power_w']:.3g}",
+                    "model_speedup": f"{model['speedup']:.2f}",
+                    "model_energy": f"{model['energy_per_token_pj'] / 1e3:,.0f}",
+                }
+            )
+    columns = {
+        "model": "tuning",
+        "accuracy": "accuracy",
+        "density": "density",
+        "arch": "arch",
+        "cycles": "cycles",
+        "speedup": "speed-up",
+        "energy": "nJ/token",
+        "power": "W",
+        "model_speedup": "speed-up (model)",
+        "model_energy": "nJ/token (model)",
+    }
+    emit_table(lines, columns, title="Down-projections, and the whole model's GEMMs in the last two columns")
+
+
+def _write_json(path: Path, rows: Sequence[Row]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise CorruptError(f"cannot write {path}: {error.strerror}; free some space and run the same command") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"== {text}\n")
+    sys.stderr.flush()

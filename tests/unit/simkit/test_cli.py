@@ -1,0 +1,131 @@
+"""The command line: data on stdout, one clear line on stderr, exit codes by kind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def simkit(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "simkit", *args], capture_output=True, text=True, check=False)
+
+
+def error_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    lines = [line for line in done.stderr.splitlines() if line.startswith("simkit: error:")]
+    assert done.returncode == code, done.stderr
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return lines[0]
+
+
+def test_replay_json_has_one_object_per_trace_arch_layer_op(plain_trace_path: Path) -> None:
+    done = simkit("replay", str(plain_trace_path), "--arch", "cnvlutin", "--arch", "systolic_32x32", "--json")
+    rows = json.loads(done.stdout)
+    keys = {"trace", "arch", "layer", "op", "m", "k", "n", "macs", "effectual_macs", "cycles", "dense_cycles"}
+    assert len(rows) == 4
+    assert all(keys | {"latency_s", "energy_pj"} <= row.keys() for row in rows)
+    assert {row["arch"] for row in rows} == {"cnvlutin", "systolic_32x32"}
+
+
+def test_set_changes_a_field(plain_trace_path: Path) -> None:
+    done = simkit("replay", str(plain_trace_path), "--arch", "systolic_32x32", "--set", "rows=8", "--json")
+    assert json.loads(done.stdout)[0]["arch"] == "systolic_32x32[rows=8]"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "wanted"),
+    [
+        (["--arch", "cnvlutine"], 2, "did you mean 'cnvlutin'"),
+        (["--arch", "no/such.yaml"], 2, "no arch file at no/such.yaml"),
+        (["--arch", "cnvlutin", "--set", "lanes"], 2, "write it as field=value"),
+        (["--arch", "cnvlutin", "--set", "lanes=0"], 2, "must be a whole number of at least 1"),
+        (["--arch", "cnvlutin", "--table", "default_45"], 2, "did you mean 'default_45nm'"),
+        (["--arch", "cnvlutin", "--op", "upp"], 2, "none of the ops"),
+    ],
+)
+def test_bad_replay_input(plain_trace_path: Path, args: list[str], code: int, wanted: str) -> None:
+    assert wanted in error_line(simkit("replay", str(plain_trace_path), *args), code)
+
+
+def test_arch_yaml_errors_name_file_line_and_field(plain_trace_path: Path, tmp_path: Path) -> None:
+    import hwmodels
+    from hwmodels.config import packaged
+
+    text = packaged("archs")["systolic_32x32"]
+    line = 1 + next(i for i, row in enumerate(text.splitlines()) if row.startswith("clock:"))
+    broken = {
+        "unit": (text.replace("700 MHz", "700 mm"), f":{line}: clock: '700 mm' is not a clock"),
+        "unknown": (text + "clok: 1 GHz\n", "clok: unknown field; did you mean 'clock'?"),
+        "duplicate": (text + "name: again\n", 'found duplicate key "name"'),
+    }
+    for name, (content, wanted) in broken.items():
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(content)
+        line_of_error = error_line(simkit("replay", str(plain_trace_path), "--arch", str(path)), 2)
+        assert str(path) in line_of_error
+        assert wanted in line_of_error
+    with pytest.raises(hwmodels.InputError):
+        hwmodels.arch_from_yaml("- a list\n", "x.yaml")
+
+
+def test_damaged_trace_is_exit_code_3(plain_trace_path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "t.zarr"
+    shutil.copytree(plain_trace_path, copy)
+    chunk = max((p for p in copy.rglob("*") if p.is_file() and "/c/" in p.as_posix()), key=lambda p: p.stat().st_size)
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    chunk.write_bytes(data)
+    done = simkit("trace", "verify", str(copy))
+    assert done.returncode == 3, done.stderr
+    assert "simkit: error:" in done.stderr
+
+
+def test_missing_trace(tmp_path: Path) -> None:
+    error_line(simkit("replay", str(tmp_path / "none.zarr"), "--arch", "cnvlutin"), 2)
+
+
+@pytest.mark.parametrize("kind", ["archs", "tables", "tunings", "models", "datasets"])
+def test_ls(kind: str) -> None:
+    rows = json.loads(simkit("ls", kind, "--json").stdout)
+    assert rows
+    assert all(row["name"] for row in rows)
+
+
+def test_show_arch_prints_sources() -> None:
+    done = simkit("show", "arch", "cnvlutin")
+    assert "published" in done.stdout
+    assert "source" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "tune", "record", "replay", "ls", "show", "plot", "report", "doctor"])
+def test_every_command_has_help(command: str) -> None:
+    done = simkit(command, "--help")
+    assert done.returncode == 0
+    assert command in done.stdout
+
+
+def test_doctor() -> None:
+    rows = json.loads(simkit("doctor", "--json").stdout)
+    assert {"GPU", "cache", "disk", "package traces"} <= {row["what"] for row in rows}
+
+
+def test_plot_and_report(plain_trace_path: Path, tmp_path: Path) -> None:
+    stored = tmp_path / "r.parquet"
+    simkit("replay", str(plain_trace_path), "--arch", "cnvlutin", "--arch", "dadiannao", "--out", str(stored))
+    figure = tmp_path / "f.pdf"
+    done = simkit("plot", "speedup", str(stored), "--out", str(figure), "--style", "ieee")
+    assert done.returncode == 0, done.stderr
+    assert figure.read_bytes().startswith(b"%PDF")
+    page = tmp_path / "r.html"
+    assert simkit("report", str(stored), "--out", str(page)).returncode == 0
+    html = page.read_text(encoding="utf-8")
+    assert "cnvlutin" in html
+    assert "http://" not in html.split("<script>")[1]
+    assert "did you mean" in error_line(simkit("plot", "speedups", str(stored), "--out", str(figure)), 2)
+    assert ".png" in error_line(simkit("plot", "speedup", str(stored), "--out", str(tmp_path / "f.gif")), 2)
