@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..mask import Mask, PackedMask
+from ..mask import Mask, PackedMask, words_per_row
 from ._jit import jit, popcount64, trailing_zeros64
 
 
@@ -19,13 +19,41 @@ def _row_counts(words, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _add_column_counts(words, out):  # type: ignore[no-untyped-def]
-    for row in range(words.shape[0]):
+def byte_column_counts(words, first, last, planes):  # type: ignore[no-untyped-def]
+    """Count ones by column over at most 255 rows, 64 columns a word at once.
+
+    ``planes[b, w]`` holds eight byte counters; byte ``j`` counts column ``64 w + 8 j + b``.
+    """
+    ones = np.uint64(0x0101010101010101)
+    planes[:] = np.uint64(0)
+    for row in range(first, last):
+        for bit in range(8):
+            for word in range(words.shape[1]):
+                planes[bit, word] += (words[row, word] >> np.uint64(bit)) & ones
+
+
+@jit
+def _add_column_counts(words, planes, out):  # type: ignore[no-untyped-def]
+    for first in range(0, words.shape[0], 255):
+        byte_column_counts(words, first, min(first + 255, words.shape[0]), planes)
         for word in range(words.shape[1]):
-            rest = words[row, word]
-            while rest:
-                out[word * 64 + trailing_zeros64(rest)] += 1
-                rest &= rest - np.uint64(1)
+            for bit in range(8):
+                counters = planes[bit, word]
+                for byte in range(8):
+                    found = (counters >> np.uint64(8 * byte)) & np.uint64(255)
+                    out[word * 64 + byte * 8 + bit] += np.int64(found)
+
+
+@jit
+def _weighted_row_counts(words, planes, out):  # type: ignore[no-untyped-def]
+    for row in range(words.shape[0]):
+        total = np.int64(0)
+        for bit in range(planes.shape[0]):
+            found = np.int64(0)
+            for word in range(words.shape[1]):
+                found += popcount64(words[row, word] & planes[bit, word])
+            total += found << np.int64(bit)
+        out[row] = total
 
 
 @jit
@@ -54,11 +82,29 @@ def row_counts(mask: Mask) -> NDArray[np.int64]:
 
 def column_counts(mask: Mask) -> NDArray[np.int64]:
     """Non-zeros of each column, ``int64[K]``."""
-    k = mask.shape[1]
-    out = np.zeros(-(-k // 64) * 64, dtype=np.int64)
+    m, k = mask.shape
+    width = words_per_row(k)
+    out = np.zeros(width * 64, dtype=np.int64)
+    planes = np.empty((8, width), dtype=np.uint64)
     for block in mask.blocks():
-        _add_column_counts(block, out)
+        _add_column_counts(block, planes, out)
     return out[:k]
+
+
+def weighted_row_counts(mask: Mask, weights: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sum a non-negative weight over each row's non-zeros, ``sum_k x[m, k] w[k]``: ``int64[M]``.
+
+    The weights are cut into bit planes, so that a sum is a few popcounts: ``sum_b 2^b popcount(x & plane_b)``.
+    """
+    depth = max(int(weights.max(initial=0)).bit_length(), 1)
+    digits = (weights[None, :] >> np.arange(depth)[:, None]) & 1
+    planes = PackedMask.from_bool(digits.astype(np.bool_)).words
+    out = np.zeros(mask.shape[0], dtype=np.int64)
+    start = 0
+    for block in mask.blocks():
+        _weighted_row_counts(block, planes, out[start : start + len(block)])
+        start += len(block)
+    return out
 
 
 def needed_macs(activation: Mask, weight: PackedMask, output: Mask) -> int:
