@@ -98,6 +98,7 @@ def from_yaml(model: type[Model], text: str, where: str) -> Model:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
+    tree: Any
     try:
         tree = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
@@ -131,7 +132,7 @@ def _line(tree: Any, path: list[Any]) -> int:
     line = 0
     for part in path:
         try:
-            line = tree.lc.key(part)[0] if isinstance(tree, dict) else tree.lc.item(part)[0]
+            line = (tree.lc.key if hasattr(tree, "keys") else tree.lc.item)(part)[0]
             tree = tree[part]
         except (KeyError, IndexError, AttributeError, TypeError):
             break

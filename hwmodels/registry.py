@@ -135,6 +135,9 @@ def simulate(op: Op, arch: Arch) -> Counts:
             f"arch '{arch.name}' skips zero weights too, but op '{op.name}' of layer {op.layer} has no weight "
             "mask; record one, prune (weights='magnitude:0.5' or '2:4'), or say weights='dense'"
         )
-    blind = {name: None for name in ("weight", "output") if name not in kernel.skips and getattr(op, name) is not None}
-    op = replace(op, **blind) if blind else op
+    op = replace(
+        op,
+        weight=op.weight if "weight" in kernel.skips else None,
+        output=op.output if "output" in kernel.skips else None,
+    )
     return combine(op, arch, kernel.count(op, params, arch))

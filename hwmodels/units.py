@@ -54,9 +54,7 @@ def parse(text: object, dimension: str) -> float:
     """
     unit = UNIT_OF[dimension]
     if not isinstance(text, str):
-        raise InputError(
-            f'{text!r} has no unit; write it as text with a unit of {dimension}, e.g. "1 {unit}"'
-        )
+        raise InputError(f'{text!r} has no unit; write it as text with a unit of {dimension}, e.g. "1 {unit}"')
     registry = _registry()
     try:
         quantity = registry.Quantity(text)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from .errors import CorruptError
 from .result import Result
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from traces import Trace
 
 MODEL = "minilm-l6"
@@ -123,7 +125,7 @@ def _figures(result: Result, recorded: Sequence[Trace], folder: Path) -> None:
     from .figures import save
 
     runs = sorted(result.meta["runs"])
-    drawn = {
+    drawn: dict[str, Callable[[], Axes]] = {
         "density": lambda: plots.density_by_layer(recorded),
         "speedup": lambda: plots.speedup_bars(result, ops="down"),
         "energy": lambda: plots.energy_breakdown(result, ops="down"),

@@ -1,9 +1,106 @@
-"""Checking against what we did not make."""
+"""Checking against what we did not make: validate, measure, synth."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+from .out import emit_json, emit_table
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
+    for command in (validate, measure, synth):
+        app.command()(command)
+
+
+def validate(
+    published: Annotated[bool, typer.Option("--published", help="Cycle models against published figures.")] = False,
+    rtl: Annotated[bool, typer.Option("--rtl", help="Cycle models against RTL in Verilator.")] = False,
+    reference: Annotated[Path | None, typer.Option(help="GPU models against the measured files in a folder.")] = None,
+    device: Annotated[str | None, typer.Option(help="'cpu': measure here, then score.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="GPU models against a stored bundle of this device.")] = None,
+    arch: Annotated[list[str] | None, typer.Option("--arch", "-a", help="With --rtl: only these designs.")] = None,
+    trace: Annotated[str | None, typer.Option(help="With --rtl: also the masks of this trace.")] = None,
+    vcd: Annotated[Path | None, typer.Option(help="With --rtl: folder for one waveform a design.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object a target, case, or set and model.")] = False,
+) -> None:
+    """Hold the models against published, measured and RTL ground truth; exit code 1 where one is off."""
+    from simkit.errors import InputError
+
+    asked = [published, rtl, reference is not None, device is not None, bundle is not None]
+    if sum(asked) != 1:
+        raise InputError("say one of --published, --rtl, --reference DIR, --device cpu, --bundle DEVICE")
+    if published:
+        from simkit.validate_published import validate_published
+
+        rows = validate_published()
+        columns = ("target", "arch", "published", "ours", "error", "verdict", "source", "reason")
+    elif rtl:
+        from simkit.rtl import validate_rtl
+
+        rows = validate_rtl(arch, trace=trace, vcd=vcd)
+        columns = ("arch", "case", "kernel_cycles", "rtl_cycles", "values_equal")
+    else:
+        from simkit import validate_gpu
+
+        if reference is not None:
+            rows = validate_gpu.validate_reference(reference)
+        elif device is not None:
+            rows = validate_gpu.validate_device(device)
+        else:
+            rows = validate_gpu.validate_bundle(str(bundle))
+        columns = ("set", "model", "rows_fit", "rows_scored", "mape_percent", "p90_percent", "bias_percent")
+    if as_json:
+        emit_json(rows)
+    else:
+        emit_table(rows, {name: name.replace("_", " ") for name in columns})
+    if rtl and any(row["kernel_cycles"] != row["rtl_cycles"] or not row["values_equal"] for row in rows):
+        raise typer.Exit(1)
+
+
+def measure(
+    campaign: Annotated[str | None, typer.Argument(help="smoke, calibrate, sparse, energy, record, or import.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="With import: a file of another project's measurements.")] = None,
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds; the campaign's own by default.")] = None,
+    pending: Annotated[bool, typer.Option("--pending", help="Say which campaigns lack a bundle.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Measure kernels and energy on a real device, into a bundle with raw repeats."""
+    import simkit.measure as measuring
+    from simkit.errors import InputError
+
+    rows: list[dict[str, Any]]
+    if pending:
+        rows = measuring.pending()
+    elif campaign == "import" and file is not None:
+        rows = measuring.import_file(file).to_dict("records")
+    elif campaign is None or campaign == "import":
+        raise InputError("say a campaign (simkit measure smoke), 'import FILE', or --pending")
+    else:
+        rows = [measuring.run_campaign(campaign, device=device, out=out, budget_s=budget)]
+    if as_json:
+        emit_json(rows)
+    elif rows:
+        emit_table(rows, {name: name for name in rows[0]})
+
+
+def synth(
+    design: Annotated[list[str] | None, typer.Argument(help="Designs; all by default.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for netlists, logs and results.")] = Path(
+        "out/synth"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="One object a design.")] = False,
+) -> None:
+    """Synthesise the RTL to gates and measure energy per operation from toggles."""
+    from simkit.rtl import synth as run_synth
+
+    rows = run_synth(design, out=out)
+    if as_json:
+        emit_json(rows)
+    elif rows:
+        emit_table(rows, {name: name for name in rows[0]})

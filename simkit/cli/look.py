@@ -32,7 +32,11 @@ def _catalogue(kind: str) -> list[dict[str, Any]]:
         return [
             {"name": t.name, "title": t.title, "rows": len(t.rows), "extends": ", ".join(t.extends)} for t in tables
         ]
-    listers = {"tunings": traces.list_tunings, "models": traces.list_models, "datasets": traces.list_datasets}
+    listers: dict[str, Any] = {
+        "tunings": traces.list_tunings,
+        "models": traces.list_models,
+        "datasets": traces.list_datasets,
+    }
     if kind not in listers:
         raise InputError(f"cannot list '{kind}'" + nearest(kind, KINDS))
     return [

@@ -59,7 +59,7 @@ def tune(
         emit_json(result.measurements)
     else:
         rows = [{"what": name, "value": value} for name, value in result.measurements.items()]
-        emit_table(rows, {"what": "measured", "value": "value"}, title=f"{result.name} in {out}")
+        emit_table(rows, {"what": "measured", "value": "value"}, title=f"{result.tuning.name} in {out}")
 
 
 def record(
