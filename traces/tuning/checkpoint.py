@@ -1,0 +1,68 @@
+"""State of a training run in one safetensors file: weights, optimiser, random state, log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorruptError
+from ..files import write_atomic
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def save(path: Path, weights: dict[str, Any], optimizer: Any, meta: dict[str, Any]) -> None:
+    """Write the state atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    weights : dict of str to Parameter
+        The trained parameters.
+    optimizer : torch.optim.AdamW
+        Its moments are kept.
+    meta : dict
+        Plain data: the step, the run's key, the log so far.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"rng": torch.get_rng_state()}
+    for name, parameter in weights.items():
+        tensors[f"weight:{name}"] = parameter.detach().clone()
+        for moment in MOMENTS:
+            if parameter in optimizer.state:
+                tensors[f"{moment}:{name}"] = optimizer.state[parameter][moment].clone()
+    write_atomic(path, lambda p: save_file(tensors, p, metadata={"run": json.dumps(meta)}))
+
+
+def load(path: Path, weights: dict[str, Any], optimizer: Any, key: str) -> dict[str, Any] | None:
+    """Restore a state written by `save`; None where there is none or it belongs to another run.
+
+    Raises
+    ------
+    CorruptError
+        If the file cannot be read.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta: dict[str, Any] = json.loads(file.metadata()["run"])
+            if meta["key"] != key:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CorruptError(f"checkpoint {path} is damaged ({error}); delete it to start this tuning anew") from error
+    with torch.no_grad():
+        for name, parameter in weights.items():
+            parameter.copy_(tensors[f"weight:{name}"])
+            if f"exp_avg:{name}" in tensors:
+                optimizer.state[parameter] = {m: tensors[f"{m}:{name}"] for m in MOMENTS}
+    torch.set_rng_state(tensors["rng"])
+    return meta
