@@ -1,0 +1,354 @@
+"""TensorDash: a lane without work claims a later element of its own or a neighbouring lane.
+
+A step is `lanes` consecutive elements of K. Each row (one token's dot product) has a window of ``lookahead + 1`` steps.
+Every cycle, level by level, an idle lane l takes the first element still there at (step h, lane (l + d) mod lanes)
+over the offsets (h, d) in order of priority. The R rows of a tile share the dense operand, so they move together by
+
+    advance = min over the rows of (1 + leading empty steps), at most lookahead + 1
+
+    cycles = sum over groups of R rows of (schedule cycles) * ceil(N / (columns tiles)),  dense: ceil(K / lanes)
+
+One schedule, driven by activations alone, serves all output columns; tiles split the columns. Zero weights only gate.
+
+Source: Mahmoud et al., TensorDash, MICRO 2020, doi:10.1109/MICRO50266.2020.00069.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arch import Arch
+from ..counts import Compute
+from ..errors import InputError
+from ..mask import Words
+from ..op import Op
+from ..reference.tensordash import tensordash_twin
+from ..registry import Kernel
+from ._jit import jit
+from .rows import group_starts, grouped_blocks
+
+COUNTER_BITS = 48
+PACKS = 16  # 64-bit words that one pass over the claims handles: 64 rows of 16 lanes
+
+
+class TensorDashParams(NamedTuple):
+    """Shape and interconnect.
+
+    Parameters
+    ----------
+    lanes : int
+        Multipliers of a PE, at most 64; a step is as many elements of K.
+    rows : int
+        Rows (tokens) in lock-step.
+    columns, tiles : int
+        Outputs that a tile works on at once, and tiles that split N.
+    lookahead : int
+        Steps after the current one that the window holds; offsets beyond it are unused.
+    offsets : list of [h, d]
+        Where a lane looks, in order of priority; the first is [0, 0].
+    level_stride : int
+        Lanes l, l + stride, l + 2 stride ... choose in the same level; what is left over gets a level a lane.
+    """
+
+    lanes: int
+    rows: int
+    columns: int
+    tiles: int
+    lookahead: int
+    offsets: list[list[int]]
+    level_stride: int
+
+
+class Wiring(NamedTuple):
+    """Parameters as the kernel wants them: rotations within packed fields of `lanes` bits."""
+
+    lanes: int
+    ahead: NDArray[np.int64]
+    right: NDArray[np.uint64]
+    left: NDArray[np.uint64]
+    straight: NDArray[np.uint64]
+    wrapped: NDArray[np.uint64]
+    levels: NDArray[np.uint64]
+
+
+class Scratch(NamedTuple):
+    """Working memory of the kernel, and where each row of a group lives in the packs."""
+
+    window: Words
+    busy: Words
+    idle: Words
+    position: NDArray[np.int64]
+    pack: NDArray[np.int64]
+    shift: Words
+    mask: Words
+    first_pack: NDArray[np.int64]
+    last_pack: NDArray[np.int64]
+
+
+@jit(inline=True)
+def _fetch(words, row, bit, bits, lanes):  # type: ignore[no-untyped-def]
+    """`lanes` bits of a row from position `bit`; zeros past the end."""
+    if bit >= bits:
+        return np.uint64(0)
+    word = bit >> 6
+    offset = np.uint64(bit & 63)
+    value = words[row, word] >> offset
+    if (bit & 63) + lanes > 64 and word + 1 < words.shape[1]:
+        value |= words[row, word + 1] << (np.uint64(64) - offset)
+    return value & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - lanes))
+
+
+@jit
+def _claim(base, scratch, wiring, counters):  # type: ignore[no-untyped-def]
+    """One cycle of PACKS packs from `base`: step 0 is used up, idle lanes claim, working lanes are counted.
+
+    The innermost loops have a constant length and no branch, so that they become vector instructions. Counters are
+    bit-sliced: word j holds bit j of 64 counts.
+    """
+    window, busy, idle = scratch.window, scratch.busy, scratch.idle
+    for pack in range(PACKS):
+        busy[pack] = window[0, base + pack]
+        window[0, base + pack] = np.uint64(0)
+    for level in range(wiring.levels.shape[0]):
+        members = wiring.levels[level]
+        anyone = np.uint64(0)
+        for pack in range(PACKS):
+            idle[pack] = members & ~busy[pack]
+            anyone |= idle[pack]
+        if anyone == 0:
+            continue
+        for option in range(wiring.ahead.shape[0]):
+            ahead = wiring.ahead[option]
+            right, left = wiring.right[option], wiring.left[option]
+            straight, wrapped = wiring.straight[option], wiring.wrapped[option]
+            for pack in range(PACKS):
+                there = window[ahead, base + pack]
+                taken = (((there >> right) & straight) | ((there << left) & wrapped)) & idle[pack]
+                window[ahead, base + pack] = there & ~(((taken & straight) << right) | ((taken & wrapped) >> left))
+                idle[pack] &= ~taken
+        for pack in range(PACKS):
+            busy[pack] |= members & ~idle[pack]
+    for pack in range(PACKS):
+        carry = busy[pack]
+        place = 0
+        while carry:
+            counters[place], carry = counters[place] ^ carry, counters[place] & carry
+            place += 1
+
+
+@jit
+def _fill(words, starts, bits, lanes, scratch):  # type: ignore[no-untyped-def]
+    """Load the first window of groups side by side."""
+    window, pack, shift = scratch.window, scratch.pack, scratch.shift
+    rows = pack.shape[0] // scratch.position.shape[0]
+    window[:] = np.uint64(0)
+    for group in range(starts.shape[0] - 1):
+        scratch.position[group] = 0
+        for row in range(starts[group], starts[group + 1]):
+            slot = group * rows + row - starts[group]
+            for ahead in range(window.shape[0]):
+                window[ahead, pack[slot]] |= _fetch(words, row, ahead * lanes, bits, lanes) << shift[slot]
+
+
+@jit
+def _move(words, starts, bits, lanes, scratch, cycles):  # type: ignore[no-untyped-def]
+    """Advance every group's window by 1 + its leading empty steps and refill it; returns the groups still running."""
+    window, position, pack, shift, mask = (
+        scratch.window,
+        scratch.position,
+        scratch.pack,
+        scratch.shift,
+        scratch.mask,
+    )
+    first_pack, last_pack = scratch.first_pack, scratch.last_pack
+    depth = window.shape[0]
+    rows = pack.shape[0] // position.shape[0]
+    running = 0
+    for group in range(starts.shape[0] - 1):
+        if position[group] * lanes >= bits:
+            continue
+        cycles[group] += 1
+        advance = 1
+        while advance < depth:
+            left = np.uint64(0)
+            for word in range(first_pack[group], last_pack[group]):
+                left |= window[advance, word] & mask[group, word]
+            if left:
+                break
+            advance += 1
+        at = position[group] + advance
+        position[group] = at
+        if at * lanes >= bits:
+            continue
+        running += 1
+        for word in range(first_pack[group], last_pack[group]):
+            mine = mask[group, word]
+            for ahead in range(depth - advance):
+                moved = window[ahead + advance, word] & mine
+                window[ahead, word] = (window[ahead, word] & ~mine) | moved
+            for ahead in range(depth - advance, depth):
+                window[ahead, word] &= ~mine
+        start = starts[group]
+        for index in range(starts[group + 1] - start):
+            slot = group * rows + index
+            for ahead in range(depth - advance, depth):
+                value = _fetch(words, start + index, (at + ahead) * lanes, bits, lanes)
+                window[ahead, pack[slot]] |= value << shift[slot]
+    return running
+
+
+@jit
+def _schedule(words, starts, bits, wiring, scratch, counters, cycles):  # type: ignore[no-untyped-def]
+    """Schedule consecutive groups, as many side by side as fit the packs, to share the bit operations."""
+    cycles[:] = 0
+    together = scratch.position.shape[0]
+    for first in range(0, starts.shape[0] - 1, together):
+        last = min(first + together, starts.shape[0] - 1)
+        _fill(words, starts[first : last + 1], bits, wiring.lanes, scratch)
+        running = 1
+        while running:
+            for base in range(0, scratch.window.shape[1], PACKS):
+                _claim(base, scratch, wiring, counters)
+            running = _move(words, starts[first : last + 1], bits, wiring.lanes, scratch, cycles[first:last])
+
+
+def _wiring(params: TensorDashParams, arch: Arch) -> Wiring:
+    lanes, stride = params.lanes, params.level_stride
+    if lanes > 64:
+        raise InputError(f"arch '{arch.name}': parameter 'lanes' = {lanes}, at most 64 lanes are modelled")
+    offsets = [(int(h), int(d)) for h, d in params.offsets]
+    if not offsets or offsets[0] != (0, 0) or any(h < 1 for h, _ in offsets[1:]):
+        raise InputError(
+            f"arch '{arch.name}': parameter 'offsets' must begin with [0, 0] and look ahead after it (h >= 1)"
+        )
+    offsets = [(h, d) for h, d in offsets[1:] if h <= params.lookahead]
+    for ahead in {h for h, _ in offsets}:
+        reach = [d for h, d in offsets if h == ahead]
+        if max(reach) - min(reach) >= min(stride, lanes):
+            raise InputError(
+                f"arch '{arch.name}': parameter 'level_stride' = {stride}: two lanes of a level could claim the same "
+                f"element at step {ahead}; make it at least {max(reach) - min(reach) + 1}"
+            )
+    right = [d % lanes for _, d in offsets]
+    whole = lanes // stride * stride
+    members = [range(level, whole, stride) for level in range(min(stride, whole))]
+    members += [range(lane, lane + 1) for lane in range(whole, lanes)]
+    return Wiring(
+        lanes=lanes,
+        ahead=np.array([h for h, _ in offsets], dtype=np.int64),
+        right=np.array(right, dtype=np.uint64),
+        left=np.array([(lanes - shift) % lanes for shift in right], dtype=np.uint64),
+        straight=np.array([_fields(range(lanes - shift), lanes) for shift in right], dtype=np.uint64),
+        wrapped=np.array([_fields(range(lanes - shift, lanes), lanes) for shift in right], dtype=np.uint64),
+        levels=np.array([_fields(level, lanes) for level in members], dtype=np.uint64),
+    )
+
+
+def _fields(chosen: range, lanes: int) -> int:
+    """Mask with the chosen lanes set in every field of a 64-bit word."""
+    one = sum(1 << lane for lane in chosen)
+    return sum(one << field * lanes for field in range(64 // lanes))
+
+
+def _scratch(lanes: int, rows: int, depth: int) -> Scratch:
+    fields = 64 // lanes
+    packs = -(-rows // (fields * PACKS)) * PACKS
+    together = max(1, packs * fields // rows)
+    slot = np.arange(together * rows)
+    mask = np.zeros((together, packs), dtype=np.uint64)
+    field = np.uint64((1 << lanes) - 1)
+    shift = (slot % fields * lanes).astype(np.uint64)
+    np.bitwise_or.at(mask, (slot // rows, slot // fields), field << shift)
+    begin = np.arange(together) * rows
+    return Scratch(
+        window=np.zeros((depth, packs), dtype=np.uint64),
+        busy=np.zeros(PACKS, dtype=np.uint64),
+        idle=np.zeros(PACKS, dtype=np.uint64),
+        position=np.zeros(together, dtype=np.int64),
+        pack=slot // fields,
+        shift=shift,
+        mask=mask,
+        first_pack=begin // fields,
+        last_pack=(begin + rows - 1) // fields + 1,
+    )
+
+
+def count(op: Op, params: TensorDashParams, arch: Arch) -> Compute:
+    """Count a GEMM; see the module for the schedule."""
+    wiring = _wiring(params, arch)
+    lanes, rows = params.lanes, params.rows
+    starts = group_starts(op, rows)
+    group_cycles = np.empty(len(starts) - 1, dtype=np.int64)
+    counters = np.zeros(COUNTER_BITS, dtype=np.uint64)
+    scratch = _scratch(lanes, rows, params.lookahead + 1)
+    done = 0
+    for words, local in grouped_blocks(op.activation_or_ones(), starts):
+        part = group_cycles[done : done + len(local) - 1]
+        _schedule(words, local, op.k, wiring, scratch, counters, part)
+        done += len(part)
+    return _tally(op, params, starts, group_cycles, _lane_totals(counters, lanes))
+
+
+def _lane_totals(counters: Words, lanes: int) -> NDArray[np.int64]:
+    """Sum the vertical counters of all fields by lane: bit i of word j counts 2^j for lane ``i mod lanes``."""
+    bits = np.unpackbits(counters.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
+    used = bits[:, : 64 // lanes * lanes].reshape(len(counters), -1, lanes).sum(axis=1, dtype=np.int64)
+    return (used << np.arange(len(counters))[:, None]).sum(axis=0)
+
+
+def _tally(
+    op: Op,
+    params: TensorDashParams,
+    starts: NDArray[np.int64],
+    group_cycles: NDArray[np.int64],
+    lane_busy: NDArray[np.int64],
+) -> Compute:
+    passes = -(-op.n // (params.columns * params.tiles))
+    lanes, steps = params.lanes, -(-op.k // params.lanes)
+    sizes = np.diff(starts)
+    row_steps = int((group_cycles * sizes).sum())
+    claimed = int(lane_busy.sum())
+    slots = row_steps * lanes * op.n * op.repeat
+    effectual = op.effectual_macs
+    row_cycles = group_cycles * passes
+    unit_cycles = lanes * passes * op.repeat
+    return Compute(
+        cycles=int(row_cycles.sum()) * op.repeat,
+        dense_cycles=len(sizes) * steps * passes * op.repeat,
+        group_rows=params.rows,
+        row_cycles=row_cycles,
+        actions={
+            "mac.compute": effectual,
+            "mac.gated": slots - effectual,
+            "mux.select": slots,
+            "activation_buffer.read": op.m * op.k * passes * op.repeat,
+            "weight_buffer.read": len(sizes) * op.k * op.n * op.repeat,
+            "accumulator.update": row_steps * op.n * op.repeat,
+        },
+        stalls={
+            "idle_lane": (row_steps * lanes - claimed) * passes * op.repeat,
+            "empty_row": int((group_cycles * (params.rows - sizes)).sum()) * unit_cycles,
+        },
+        unit_busy=lane_busy * passes * op.repeat,
+    )
+
+
+def overhead(op: Op, params: Any) -> int:
+    """Skipping never adds a cycle: step 0 of the window is always used up."""
+    return 0
+
+
+KERNELS = [
+    Kernel(
+        "tensordash",
+        TensorDashParams,
+        count,
+        tensordash_twin,
+        skips=frozenset({"activation"}),
+        overhead=overhead,
+        token_order_free=False,
+    )
+]
