@@ -233,10 +233,11 @@ def _run_meta(
     counted: list[Counts],
 ) -> dict[str, Any]:
     stalls: dict[str, int] = {}
+    slots: dict[str, dict[str, int]] = {}
     busy: dict[str, list[int]] = {}
     for op, counts in zip(items, counted, strict=True):
-        for name, value in counts.stalls.items():
-            stalls[name] = stalls.get(name, 0) + int(value)
+        _add(slots.setdefault(op.name, {}), _slots(counts))
+        _add(stalls, {name: int(value) for name, value in counts.stalls.items()})
         if counts.unit_busy is not None and op.activation is not None:
             busy[f"{op.name}.{op.layer}"] = [int(value) for value in counts.unit_busy]
     return {
@@ -247,6 +248,21 @@ def _run_meta(
         "weights": weights,
         "kernels": model_sources(),
         "stalls": stalls,
+        "slots": slots,
         "unit_busy": busy,
         "environment": environment(),
     }
+
+
+def _slots(counts: Counts) -> dict[str, int]:
+    """Unit-cycles of the compute side by use: busy, and each cause of loss."""
+    if counts.unit_busy is not None:
+        busy = int(counts.unit_busy.sum())
+    else:
+        busy = counts.actions.get("mac.compute", 0) + counts.actions.get("mac.gated", 0)
+    return {"busy": busy, **{cause: int(lost) for cause, lost in counts.stalls.items() if cause != "dram"}}
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
