@@ -26,6 +26,8 @@ class Compute:
         Lost unit-cycles by cause (barrier, empty, fifo_full ...).
     unit_busy : int64[units], optional
         Busy cycles of each PE or lane.
+    dram_bytes : int, optional
+        Given by a kernel whose time already holds the memory side: no stalls are added to it.
     """
 
     cycles: int
@@ -35,6 +37,7 @@ class Compute:
     actions: dict[str, int]
     stalls: dict[str, int] = field(default_factory=dict)
     unit_busy: NDArray[np.int64] | None = None
+    dram_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ stream once per token tile. The first tile's activations and first half-buffer o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from .arch import Arch
 from .counts import Compute, Counts
 from .errors import InputError
 from .kernels.rows import group_starts
-from .kernels.tally import row_counts
 from .op import Op
 
 
@@ -66,36 +66,121 @@ def traffic(op: Op, arch: Arch) -> Traffic:
     memory = arch.memory
     act_bits, weight_bits = int(arch.bits["activation"].value), int(arch.bits["weight"].value)
     index_bits = int(memory.index_bits.value) if memory.index_bits else 0
-    per_token = np.full(op.m, op.k, dtype=np.int64) if op.activation is None else row_counts(op.activation)
-    activations = stored_bits(per_token, op.k, memory.activation_format, act_bits, index_bits) / 8
-    nonzeros = op.n * op.k if op.weight is None else op.weight.popcount()
+    activations = stored_bits(op.token_nonzeros, op.k, memory.activation_format, act_bits, index_bits) / 8
+    nonzeros = op.weight_nonzeros // op.repeat
     weights = float(stored_bits(nonzeros, op.n * op.k, memory.weight_format, weight_bits, index_bits)) / 8
     return Traffic(activations, weights, op.n * act_bits / 8)
 
 
+class Tiles(NamedTuple):
+    """What each tile of tokens moves and computes; nothing here depends on bandwidth or clock.
+
+    Parameters
+    ----------
+    starts : int64[tiles]
+        First token.
+    opens : bool[tiles]
+        Whether it is the first of its launch.
+    inputs, weights, outputs : float64[tiles]
+        Bytes in whole bursts.
+    fill : float64[tiles]
+        Bytes that must be there before the launch can compute; 0 but for the first tile of a launch.
+    busy : float64[tiles]
+        Compute cycles.
+    """
+
+    starts: NDArray[np.int64]
+    opens: NDArray[np.bool_]
+    inputs: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    outputs: NDArray[np.float64]
+    fill: NDArray[np.float64]
+    busy: NDArray[np.float64]
+
+    @property
+    def bytes(self) -> NDArray[np.float64]:
+        """Bytes of each tile, all directions."""
+        return self.inputs + self.weights + self.outputs
+
+    def stall_cycles(self, bytes_per_cycle: float) -> int:
+        """Cycles in which compute waits, ``fill + sum_t max(0, transfer_t - compute_t)``."""
+        late = np.maximum(0.0, (self.bytes - self.fill) / bytes_per_cycle - self.busy)
+        return int(np.ceil((self.fill / bytes_per_cycle).sum() + late.sum()))
+
+
+class Movement(NamedTuple):
+    """The memory side of an op on an arch, before bandwidth and clock: its tiles, the dense baseline's, and bytes."""
+
+    tiles: Tiles
+    dense: Tiles
+    activation_bytes: int
+    weight_bytes: int
+
+
+def movement(op: Op, arch: Arch, compute: Compute) -> Movement:
+    """Tile an op by tokens and say what each tile moves."""
+    moved, dense_op = traffic(op, arch), op.dense()
+    tiles = _tiles(op, arch, moved, _token_cycles(op, compute))
+    dense_rate = np.full(op.m, compute.dense_cycles / op.repeat / op.m)
+    return Movement(
+        tiles=tiles,
+        dense=_tiles(dense_op, arch, traffic(dense_op, arch), dense_rate),
+        activation_bytes=round(moved.activation_bytes.sum()),
+        weight_bytes=round(moved.weight_bytes * np.count_nonzero(tiles.weights)),
+    )
+
+
 def combine(op: Op, arch: Arch, compute: Compute) -> Counts:
     """Join compute and memory: stall cycles, DRAM bytes, and all actions of the op."""
-    if arch.clock_hz <= 0 or float(arch.memory.bandwidth.value) <= 0:
+    if compute.dram_bytes is not None:
+        return _as_counted(op, compute, compute.dram_bytes)
+    return join(op, arch, compute, movement(op, arch, compute))
+
+
+def join(op: Op, arch: Arch, compute: Compute, moved: Movement) -> Counts:
+    """Do as `combine` does, with the movement at hand.
+
+    Raises
+    ------
+    InputError
+        If clock or bandwidth is not positive.
+    """
+    bandwidth = float(arch.memory.bandwidth.value)
+    if arch.clock_hz <= 0 or bandwidth <= 0:
         raise InputError(f"arch '{arch.name}': clock and memory.bandwidth must be positive")
-    moved = traffic(op, arch)
-    stall, dram_bytes, fetches = _stalls(op, arch, moved, _token_cycles(op, compute))
-    dense_op = op.dense()
-    dense_rate = np.full(op.m, compute.dense_cycles / op.repeat / op.m)
-    dense_stall, _, _ = _stalls(dense_op, arch, traffic(dense_op, arch), dense_rate)
+    bytes_per_cycle = bandwidth / arch.clock_hz
+    stall = moved.tiles.stall_cycles(bytes_per_cycle) * op.repeat
+    dram_bytes = int(moved.tiles.bytes.sum()) * op.repeat
     actions = dict(compute.actions)
-    actions["dram.transfer"] = dram_bytes * op.repeat
-    actions["weight_buffer.fill"] = round(moved.weight_bytes * fetches) * op.repeat
-    actions["activation_buffer.fill"] = round(moved.activation_bytes.sum()) * op.repeat
+    actions["dram.transfer"] = dram_bytes
+    actions["weight_buffer.fill"] = moved.weight_bytes * op.repeat
+    actions["activation_buffer.fill"] = moved.activation_bytes * op.repeat
     return Counts(
         cycles=compute.cycles,
         dense_cycles=compute.dense_cycles,
-        stall_cycles=stall * op.repeat,
-        dense_stall_cycles=dense_stall * op.repeat,
+        stall_cycles=stall,
+        dense_stall_cycles=moved.dense.stall_cycles(bytes_per_cycle) * op.repeat,
         macs=op.macs,
         effectual_macs=op.effectual_macs,
-        dram_bytes=dram_bytes * op.repeat,
+        dram_bytes=dram_bytes,
         actions={name: count for name, count in actions.items() if count},
-        stalls={**compute.stalls, "dram": stall * op.repeat},
+        stalls={**compute.stalls, "dram": stall},
+        unit_busy=compute.unit_busy,
+    )
+
+
+def _as_counted(op: Op, compute: Compute, dram_bytes: int) -> Counts:
+    actions = {**compute.actions, "dram.transfer": dram_bytes}
+    return Counts(
+        cycles=compute.cycles,
+        dense_cycles=compute.dense_cycles,
+        stall_cycles=0,
+        dense_stall_cycles=0,
+        macs=op.macs,
+        effectual_macs=op.effectual_macs,
+        dram_bytes=dram_bytes,
+        actions={name: count for name, count in actions.items() if count},
+        stalls=compute.stalls,
         unit_busy=compute.unit_busy,
     )
 
@@ -107,25 +192,25 @@ def _token_cycles(op: Op, compute: Compute) -> NDArray[np.float64]:
     return np.repeat(compute.row_cycles / sizes, sizes)
 
 
-def _stalls(op: Op, arch: Arch, moved: Traffic, token_cycles: NDArray[np.float64]) -> tuple[int, int, int]:
+def _tiles(op: Op, arch: Arch, moved: Traffic, token_cycles: NDArray[np.float64]) -> Tiles:
     memory = arch.memory
-    bytes_per_cycle = float(memory.bandwidth.value) / arch.clock_hz
     burst = float(memory.burst.value)
     batch = min(op.batch or op.m, op.m)
     tile = max(1, min(batch, int(float(memory.activation_buffer.value) / 2 / max(moved.activation_bytes.max(), 1.0))))
     starts = group_starts(op, tile)[:-1]
     streamed = memory.weights == "streamed" or not op.has_weight
     half = float(memory.weight_buffer.value) / 2
-    first_of_launch = starts % batch == 0
-    fetch = (first_of_launch if moved.weight_bytes <= half else np.ones_like(first_of_launch)) & streamed
+    opens = starts % batch == 0
+    fetch = (opens if moved.weight_bytes <= half else np.ones_like(opens)) & streamed
     tokens = np.diff(np.append(starts, op.m))
     inputs = np.ceil(np.add.reduceat(moved.activation_bytes, starts) / burst) * burst
-    outputs = np.ceil(moved.output_bytes_per_token * tokens / burst) * burst
     weights = np.ceil(moved.weight_bytes / burst) * burst * fetch
-    total = inputs + outputs + weights
-    busy = np.add.reduceat(token_cycles, starts)
-    hidden_fill = np.minimum(weights, half) + inputs
-    fill = (hidden_fill / bytes_per_cycle)[first_of_launch].sum()
-    body = np.where(first_of_launch, total - hidden_fill, total) / bytes_per_cycle
-    stall = fill + np.maximum(0.0, body - busy).sum()
-    return int(np.ceil(stall)), int(total.sum()), int(fetch.sum())
+    return Tiles(
+        starts=starts,
+        opens=opens,
+        inputs=inputs,
+        weights=weights,
+        outputs=np.ceil(moved.output_bytes_per_token * tokens / burst) * burst,
+        fill=np.where(opens, np.minimum(weights, half) + inputs, 0.0),
+        busy=np.add.reduceat(token_cycles, starts),
+    )

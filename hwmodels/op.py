@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import InputError
 from .kernels.tally import column_counts, needed_macs, row_counts
 from .mask import Mask, OnesMask, PackedMask, load
@@ -96,11 +99,18 @@ class Op:
         return int((column_counts(self.activation) * column_counts(self.weight)).sum()) * self.repeat
 
     @cached_property
+    def token_nonzeros(self) -> NDArray[np.int64]:
+        """Non-zero elements of each row of X, ``int64[M]``; K where X is dense."""
+        if self.activation is None:
+            return np.full(self.m, self.k, dtype=np.int64)
+        return row_counts(self.activation)
+
+    @cached_property
     def activation_nonzeros(self) -> int:
         """Non-zero elements of X over all copies."""
         return (self.m * self.k if self.activation is None else self.activation.popcount()) * self.repeat
 
-    @property
+    @cached_property
     def weight_nonzeros(self) -> int:
         """Non-zero elements of W over all copies."""
         return (self.n * self.k if self.weight is None else self.weight.popcount()) * self.repeat

@@ -102,7 +102,7 @@ def params_of(arch: Arch) -> Any:
         if name not in wanted:
             raise InputError(f"arch '{arch.name}': unknown parameter '{name}'" + nearest(name, wanted))
     values = {}
-    hints = get_type_hints(kernel.params)
+    hints = _hints(kernel.params)
     for name in wanted:
         if name not in arch.params:
             raise InputError(f"arch '{arch.name}': parameter '{name}' of kernel '{kernel.name}' is missing")
@@ -113,6 +113,11 @@ def params_of(arch: Arch) -> Any:
             )
         values[name] = value
     return kernel.params(**values)
+
+
+@lru_cache(maxsize=256)
+def _hints(params: type) -> dict[str, Any]:
+    return get_type_hints(params)
 
 
 def simulate(op: Op, arch: Arch) -> Counts:
@@ -128,16 +133,26 @@ def simulate(op: Op, arch: Arch) -> Counts:
     """
     from .memory import combine
 
-    kernel = kernel_of(arch)
-    params = params_of(arch)
+    kernel, params = kernel_of(arch), params_of(arch)
+    op = seen_by(kernel, op, arch)
+    return combine(op, arch, kernel.count(op, params, arch))
+
+
+def seen_by(kernel: Kernel, op: Op, arch: Arch) -> Op:
+    """Return the op as a design sees it: without the weight or output mask that it cannot use.
+
+    Raises
+    ------
+    InputError
+        If a two-sided design gets no weight mask.
+    """
     if kernel.two_sided and op.weight is None and op.has_weight:
         raise InputError(
             f"arch '{arch.name}' skips zero weights too, but op '{op.name}' of layer {op.layer} has no weight "
             "mask; record one, prune (weights='magnitude:0.5' or '2:4'), or say weights='dense'"
         )
-    op = replace(
-        op,
-        weight=op.weight if "weight" in kernel.skips else None,
-        output=op.output if "output" in kernel.skips else None,
-    )
-    return combine(op, arch, kernel.count(op, params, arch))
+    weight = op.weight if "weight" in kernel.skips else None
+    output = op.output if "output" in kernel.skips else None
+    if weight is op.weight and output is op.output:
+        return op
+    return replace(op, weight=weight, output=output)

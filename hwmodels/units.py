@@ -55,6 +55,12 @@ def parse(text: object, dimension: str) -> float:
     unit = UNIT_OF[dimension]
     if not isinstance(text, str):
         raise InputError(f'{text!r} has no unit; write it as text with a unit of {dimension}, e.g. "1 {unit}"')
+    return _convert(text, dimension, unit)
+
+
+@lru_cache(maxsize=4096)
+def _convert(text: str, dimension: str, unit: str) -> float:
+    # pint takes a millisecond, and a sweep gives the same few texts thousands of times
     registry = _registry()
     try:
         quantity = registry.Quantity(text)

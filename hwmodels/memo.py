@@ -1,0 +1,97 @@
+"""Counts remembered by what they depend on, so that a sweep of clocks and bandwidths reads each mask once.
+
+A kernel gets an arch that notes which fields it reads. What it counted holds for every arch with the same kernel, the
+same parameters and the same values in those fields: a bandwidth that the kernel never looked at costs no new count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from .arch import Arch, Memory
+from .counts import Compute, Counts
+from .memory import combine, join, movement
+from .op import Op
+from .registry import Kernel, kernel_of, params_of, seen_by
+
+# a Compute holds one integer a token; this bounds an op of a million tokens to about half a gigabyte
+ENTRIES = 64
+# kernels name the arch in their errors only
+UNSEEN = frozenset({"name"})
+
+
+class _Watched:
+    """An arch, or its memory, that notes which of its fields are read."""
+
+    def __init__(self, target: Any, reads: dict[str, Any], prefix: str = ""):
+        self._target = target
+        self._reads = reads
+        self._prefix = prefix
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if isinstance(value, Memory):
+            return _Watched(value, self._reads, f"{name}.")
+        if name not in UNSEEN:
+            self._reads[self._prefix + name] = value
+        return value
+
+
+# what was read, and what came of it
+_Known = list[tuple[dict[str, Any], Any]]
+
+
+class Memo:
+    """Simulates ops, counting masks only where a count is not known yet.
+
+    Ops are known by identity and held weakly: drop the ops, and their counts go with them.
+    """
+
+    def __init__(self) -> None:
+        self._seen: WeakKeyDictionary[Op, dict[str, Op]] = WeakKeyDictionary()
+        self._counted: WeakKeyDictionary[Op, dict[str, _Known]] = WeakKeyDictionary()
+        self._moved: WeakKeyDictionary[Compute, dict[str, _Known]] = WeakKeyDictionary()
+
+    def simulate(self, op: Op, arch: Arch) -> Counts:
+        """Do as `hwmodels.simulate` does, with the same result."""
+        kernel, params = kernel_of(arch), params_of(arch)
+        seen = self._as_seen(kernel, op, arch)
+        counted = self._counted.setdefault(seen, {})
+        compute = _remembered(counted, f"{kernel.name} {params}", arch, lambda view: kernel.count(seen, params, view))
+        if compute.dram_bytes is not None:
+            return combine(seen, arch, compute)
+        moved = self._moved.setdefault(compute, {})
+        return join(seen, arch, compute, _remembered(moved, "", arch, lambda view: movement(seen, view, compute)))
+
+    def _as_seen(self, kernel: Kernel, op: Op, arch: Arch) -> Op:
+        known = self._seen.get(op, {})
+        if kernel.name in known:
+            return known[kernel.name]
+        seen = seen_by(kernel, op, arch)
+        # an entry that held its own key would never go
+        if seen is not op:
+            self._seen.setdefault(op, {})[kernel.name] = seen
+        return seen
+
+
+def _remembered(store: dict[str, _Known], key: str, arch: Arch, count: Callable[[Any], Any]) -> Any:
+    """Return what `count` gave for an arch alike in every field it read, or let it count."""
+    known = store.get(key, [])
+    for fields, value in known:
+        if all(_read(arch, path) == there for path, there in fields.items()):
+            return value
+    reads: dict[str, Any] = {}
+    value = count(_Watched(arch, reads))
+    if sum(map(len, store.values())) >= ENTRIES:
+        store.clear()
+    store.setdefault(key, []).append((reads, value))
+    return value
+
+
+def _read(arch: Arch, path: str) -> Any:
+    value: Any = arch
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
