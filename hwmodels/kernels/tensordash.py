@@ -15,7 +15,7 @@ Source: Mahmoud et al., TensorDash, MICRO 2020, doi:10.1109/MICRO50266.2020.0006
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -336,11 +336,6 @@ def _tally(
     )
 
 
-def overhead(op: Op, params: Any) -> int:
-    """Skipping never adds a cycle: step 0 of the window is always used up."""
-    return 0
-
-
 KERNELS = [
     Kernel(
         "tensordash",
@@ -348,7 +343,6 @@ KERNELS = [
         count,
         tensordash_twin,
         skips=frozenset({"activation"}),
-        overhead=overhead,
         token_order_free=False,
     )
 ]
