@@ -7,6 +7,7 @@ from .errors import InputError
 from .mask import Mask, OnesMask, PackedMask
 from .op import Op
 from .registry import Kernel, kernels, register, simulate
+from .vector import simulate_vector
 
 __all__ = [
     "Arch",
@@ -28,4 +29,5 @@ __all__ = [
     "load_table",
     "register",
     "simulate",
+    "simulate_vector",
 ]

@@ -99,6 +99,8 @@ class Arch(Frozen):
         Leakage, clock tree and idle, W; charged for the whole latency.
     area : Figure, optional
         mm2.
+    vector_lanes : Figure, optional
+        Elements a cycle of the vector unit; without it, vector ops are left out of replays.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Arch(Frozen):
     actions: dict[str, Action]
     static_power: Power
     area: Area | None = None
+    vector_lanes: Figure | None = None
     variant_of: str = ""
 
     @field_validator("bits")

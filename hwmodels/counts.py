@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,3 +67,30 @@ class Counts:
     def dense_latency_s(self, clock_hz: float) -> float:
         """Seconds of the dense baseline on the same memory."""
         return (self.dense_cycles + self.dense_stall_cycles) / clock_hz
+
+
+def total(parts: Sequence[Counts]) -> Counts:
+    """Add counts of one op that ran at several shapes (attention over sequences of several lengths)."""
+    if len(parts) == 1:
+        return parts[0]
+    busy = [part.unit_busy for part in parts if part.unit_busy is not None]
+    return Counts(
+        cycles=sum(part.cycles for part in parts),
+        dense_cycles=sum(part.dense_cycles for part in parts),
+        stall_cycles=sum(part.stall_cycles for part in parts),
+        dense_stall_cycles=sum(part.dense_stall_cycles for part in parts),
+        macs=sum(part.macs for part in parts),
+        effectual_macs=sum(part.effectual_macs for part in parts),
+        dram_bytes=sum(part.dram_bytes for part in parts),
+        actions=_added([part.actions for part in parts]),
+        stalls=_added([part.stalls for part in parts]),
+        unit_busy=np.sum(busy, axis=0) if len(busy) == len(parts) else None,
+    )
+
+
+def _added(many: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    out: dict[str, int] = {}
+    for one in many:
+        for name, value in one.items():
+            out[name] = out.get(name, 0) + value
+    return out

@@ -12,13 +12,14 @@ import pandas as pd
 
 import hwmodels
 from hwmodels import Arch, Counts, EnergyTable, Mask, OnesMask, Op, PackedMask
+from hwmodels.counts import total
 
 from .errors import InputError
 from .provenance import environment, key_of, model_sources
 from .result import COLUMNS, Result, concat
 
 if TYPE_CHECKING:
-    from traces import Trace
+    from traces import OpSpec, Trace
 
 DEFAULT_TABLE = "default_45nm"
 
@@ -103,16 +104,38 @@ def replay_one(
     wanted = sorted(ops) if ops is not None else None
     run = run_key(trace, arch, table, wanted, weights)
     items = list(build_ops(trace, wanted, weights))
-    if not items:
+    vectors = [] if arch.vector_lanes is None else vector_specs(trace, wanted)
+    if not items and not vectors:
         known = sorted({spec.op for spec in trace.ops() if spec.kind == "gemm"})
         raise InputError(f"trace '{trace.name}' has none of the ops {wanted}; it has {', '.join(known)}")
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         counted = list(pool.map(lambda op: _simulate_once(op, arch), items))
+    merged = _merge(items, counted)
     tuning = str(trace.attrs.get("tuning", {}).get("name", "") or trace.name)
     key = {"run": run, "trace": trace.name, "tuning": tuning, "arch": arch.name}
-    rows = [row for op, counts in zip(items, counted, strict=True) for row in _rows(key, op, counts, arch, table)]
+    rows = [row for op, counts in merged for row in _rows(key | _shape(op), counts, arch, table)]
+    for spec in vectors:
+        shape = {"layer": spec.layer, "op": spec.op, "kind": "vector", "m": spec.m, "k": 1, "n": 1, "batch": spec.m}
+        counts = hwmodels.simulate_vector(spec.m * spec.repeat, arch)
+        rows += _rows({**key, **shape, "repeat": spec.repeat}, counts, arch, table)
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return Result(frame, {"runs": {run: _run_meta(trace, arch, table, wanted, weights, items, counted)}})
+    return Result(frame, {"runs": {run: _run_meta(trace, arch, table, wanted, weights, merged)}})
+
+
+def vector_specs(trace: Trace, ops: list[str] | None = None) -> list[OpSpec]:
+    """Return the trace's vector ops (norms, softmax, activation, residual)."""
+    return [spec for spec in trace.ops() if spec.kind == "vector" and (ops is None or spec.op in ops)]
+
+
+def _merge(items: Sequence[Op], counted: Sequence[Counts]) -> list[tuple[Op, Counts]]:
+    """Join an op that runs at several shapes into one: counts added, the shape that does most of the MACs shown."""
+    groups: dict[tuple[int, str], list[tuple[Op, Counts]]] = {}
+    for op, counts in zip(items, counted, strict=True):
+        groups.setdefault((op.layer, op.name), []).append((op, counts))
+    return [
+        (max((op for op, _ in parts), key=lambda op: op.macs), total([counts for _, counts in parts]))
+        for parts in groups.values()
+    ]
 
 
 def run_key(trace: Trace, arch: Arch, table: EnergyTable, ops: list[str] | None, weights: str) -> str:
@@ -179,16 +202,23 @@ def _simulate_once(op: Op, arch: Arch) -> Counts:
     return _DENSE[key]
 
 
-def _rows(key: dict[str, Any], op: Op, counts: Counts, arch: Arch, table: EnergyTable) -> list[dict[str, Any]]:
-    latency = counts.latency_s(arch.clock_hz)
-    own = {
-        **key,
+def _shape(op: Op) -> dict[str, Any]:
+    return {
         "layer": op.layer,
         "op": op.name,
+        "kind": "gemm",
         "m": op.m,
         "k": op.k,
         "n": op.n,
+        "batch": op.batch or op.m,
         "repeat": op.repeat,
+    }
+
+
+def _rows(key: dict[str, Any], counts: Counts, arch: Arch, table: EnergyTable) -> list[dict[str, Any]]:
+    latency = counts.latency_s(arch.clock_hz)
+    own = {
+        **key,
         "macs": counts.macs,
         "effectual_macs": counts.effectual_macs,
         "cycles": counts.cycles,
@@ -229,13 +259,12 @@ def _run_meta(
     table: EnergyTable,
     ops: list[str] | None,
     weights: str,
-    items: list[Op],
-    counted: list[Counts],
+    merged: list[tuple[Op, Counts]],
 ) -> dict[str, Any]:
     stalls: dict[str, int] = {}
     slots: dict[str, dict[str, int]] = {}
     busy: dict[str, list[int]] = {}
-    for op, counts in zip(items, counted, strict=True):
+    for op, counts in merged:
         _add(slots.setdefault(op.name, {}), _slots(counts))
         _add(stalls, {name: int(value) for name, value in counts.stalls.items()})
         if counts.unit_busy is not None and op.activation is not None:

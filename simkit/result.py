@@ -14,11 +14,9 @@ from .errors import CorruptError, InputError
 
 SCHEMA = "zeroskip.result/1"
 KEY = ["run", "trace", "tuning", "arch", "layer", "op"]
+SHAPE_COLUMNS = ["kind", "m", "k", "n", "batch", "repeat"]
 OP_COLUMNS = [
-    "m",
-    "k",
-    "n",
-    "repeat",
+    *SHAPE_COLUMNS,
     "macs",
     "effectual_macs",
     "cycles",
@@ -98,7 +96,7 @@ class Result:
         if ops is not None:
             frame = frame[frame["op"].isin([ops] if isinstance(ops, str) else list(ops))]
         keys = ["run", "trace", "tuning", "arch"]
-        table = frame.groupby(keys, sort=False, observed=True)[[*OP_COLUMNS[4:], *ENERGY]].sum().reset_index()
+        table = frame.groupby(keys, sort=False, observed=True)[[*OP_COLUMNS[len(SHAPE_COLUMNS) :], *ENERGY]].sum().reset_index()
         tokens = table["run"].map(lambda run: self.meta["runs"][run]["trace"]["tokens"])
         table["density"] = table["effectual_macs"] / table["macs"]
         table["speedup"] = table["dense_latency_s"] / table["latency_s"]
