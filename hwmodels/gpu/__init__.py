@@ -1,0 +1,20 @@
+"""Timing and energy of GPUs: a calibrated GEMM model, sparse kernels, rooflines to compare with, energy."""
+
+from .calibrate import MOST_ROWS, DataSheet, carry, fit, spread
+from .correction import Correction
+from .model import GemmModel, load_correction
+from .timing import TILE_FAMILIES, GemmTiming, predict
+
+__all__ = [
+    "MOST_ROWS",
+    "TILE_FAMILIES",
+    "Correction",
+    "DataSheet",
+    "GemmModel",
+    "GemmTiming",
+    "carry",
+    "fit",
+    "load_correction",
+    "predict",
+    "spread",
+]
