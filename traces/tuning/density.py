@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 METHOD = Method(
     name="density",
-    description="DEFT, density-efficient fine-tuning: a penalty on the density of the MLP activations",
+    title="DEFT, density-efficient fine-tuning: a penalty on the density of the MLP activations",
     equation=(
         "L = L_task + w * mean_l D_l;  deft: D_l = mean a^2 / (a^2 + eps);  tanh: D_l = mean tanh(beta |a|);  "
         "a_l = f(x W1), averaged over real tokens and neurons"

@@ -12,7 +12,7 @@ from .spec import LoRA
 
 METHOD = Method(
     name="lora",
-    description="Low-rank adaptation of frozen linear layers, through the peft library",
+    title="Low-rank adaptation of frozen linear layers, through the peft library",
     equation="y = x W + (alpha / r) x A B;  A: (K, r) random, B: (r, N) zero at the start; W frozen",
     source="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685",
     evidence="paper",

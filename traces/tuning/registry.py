@@ -22,7 +22,7 @@ class Method:
 
     Parameters
     ----------
-    name, description : str
+    name, title : str
         Its name and one line on it.
     equation : str
         What it computes.
@@ -35,7 +35,7 @@ class Method:
     """
 
     name: str
-    description: str
+    title: str
     equation: str
     source: str
     evidence: Literal["paper", "code", "reconstructed"]
@@ -47,7 +47,7 @@ class TuningEntry:
     """A ready-made tuning, its method, and where both come from."""
 
     name: str
-    description: str
+    title: str
     source: str
     licence: str
     tuning: Tuning
@@ -88,7 +88,7 @@ def list_tunings() -> list[TuningEntry]:
     entries = []
     for tuning in presets().values():
         method = methods()[tuning.method]
-        entries.append(TuningEntry(tuning.name, tuning.description, method.source, "Apache-2.0", tuning, method))
+        entries.append(TuningEntry(tuning.name, tuning.title, method.source, "Apache-2.0", tuning, method))
     return entries
 
 

@@ -11,7 +11,7 @@ from .spec import Activation
 
 METHOD = Method(
     name="relufy",
-    description="Replace GELU or SiLU by ReLU (or a shifted, squared or thresholded one), then tune",
+    title="Replace GELU or SiLU by ReLU (or a shifted, squared or thresholded one), then tune",
     equation="a = max(x - shift, 0); relu2: max(x, 0)^2; threshold: f(x) where |f(x)| > t, else 0",
     source="Mirzadeh et al., ReLU Strikes Back, arXiv 2310.04564; ProSparse, arXiv 2402.13516",
     evidence="paper",

@@ -133,12 +133,12 @@ class Tuning(Part):
         Registered method that states equation, source and evidence label.
     seed : int
         Seeds the head's and the adapters' initial weights, the order of the samples, and dropout.
-    description : str
+    title : str
         One line.
     """
 
     name: str = Field(min_length=1)
-    description: str = ""
+    title: str = ""
     method: str = "lora"
     module: Module = LoRA()
     activation: Activation | None = None
@@ -153,8 +153,8 @@ class Tuning(Part):
 
     @property
     def hash(self) -> str:
-        """SHA-256 over every field but the name and the description."""
-        data = {k: v for k, v in self.canonical().items() if k not in ("name", "description")}
+        """SHA-256 over every field but the name and the title."""
+        data = {k: v for k, v in self.canonical().items() if k not in ("name", "title")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

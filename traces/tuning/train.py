@@ -59,8 +59,8 @@ def tune(
     limit: int | None = None,
     test_limit: int | None = None,
     init: str | Path | None = None,
-    text: str = "text",
-    label: str = "label",
+    text: str | None = None,
+    label: str | None = None,
     progress: bool = True,
 ) -> TuneResult:
     """Tune a model on a data set and measure it on the held-out split.
@@ -83,8 +83,8 @@ def tune(
     init : str or Path, optional
         A finished tuning to start from. Where the tuning has ``init_from`` and this is not given, the folder of
         that name beside `out` is used, and made first if it is not there.
-    text, label : str
-        Column names of a file or hub data set.
+    text, label : str, optional
+        Column names of a file or hub data set: ``text`` and ``label`` by default.
     progress : bool
         Show a progress bar on stderr.
 
@@ -103,7 +103,7 @@ def tune(
     if seed is not None:
         plan = plan.model_copy(update={"seed": seed})
     folder = Path(out)
-    content = load_data(data, text=text, label=label)
+    content = load_data(data, text=text or "text", label=label or "label")
     if content.train.labels is None or not content.classes:
         raise InputError(f"data set '{data}' has no labels; name their column with label=...")
     run = Run(model, data, "classification", len(content.classes), plan, limit, test_limit)

@@ -1,0 +1,222 @@
+"""Watch a model run and write down each operator it executes: the source of a trace's op list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .errors import InputError
+from .ops import Template, fit_dim
+from .sites import MLPSite, weight_shape
+
+# names of projections over all families: the last parts of a module's path
+NAMES = (
+    (r"attention\.output\.dense|o_proj|out_proj|out_lin|attn\.c_proj|attn\.Wo|\.o|attention\.dense", "o"),
+    (r"query|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q", "q"),
+    (r"key|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k", "k"),
+    (r"value|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v", "v"),
+    (r"c_attn|Wqkv|query_key_value|qkv|qkv_proj", "qkv"),
+    (r"gate_proj|wi_0", "gate"),
+    (r"gate_up_proj|mlp\.Wi", "gate_up"),
+    (r"intermediate\.dense|up_proj|fc1|lin1|mlp\.c_fc|wi|wi_1|ffn", "up"),
+    (r"lm_head|classifier|score|classifier\.out_proj|classification_head\.out_proj", "head"),
+    (r"pooler\.dense|pooler", "pooler"),
+)
+GEMMS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
+ACTIVATIONS = ("gelu", "relu", "silu", "tanh", "sigmoid", "hardtanh", "leaky_relu")
+
+
+@dataclass(frozen=True)
+class _Event:
+    module: str
+    operator: str
+    kind: str
+    dims: tuple[int, int, int, int]  # m, k, n, repeat
+
+
+class _Watch(TorchDispatchMode):
+    """Collects events; modules report through hooks where execution is."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.events: list[_Event] = []
+        self.path: list[str] = []
+        self.inside_norm = 0
+        self._handles = []
+        for name, module in model.named_modules():
+            norm = "norm" in type(module).__name__.lower()
+            self._handles.append(module.register_forward_pre_hook(self._enter(name, norm)))
+            self._handles.append(module.register_forward_hook(self._leave(norm), always_call=True))
+
+    def _enter(self, name: str, norm: bool) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any) -> None:
+            self.path.append(name)
+            self.inside_norm += norm
+
+        return hook
+
+    def _leave(self, norm: bool) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            if norm and self.inside_norm == 1 and isinstance(output, torch.Tensor):
+                self._note("norm", "vector", (output.numel(), 1, 1, 1))
+            self.inside_norm -= norm
+            self.path.pop()
+
+        return hook
+
+    def _note(self, operator: str, kind: str, dims: tuple[int, int, int, int]) -> None:
+        self.events.append(_Event(self.path[-1] if self.path else "", operator, kind, dims))
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("mm", "addmm"):
+            left, right = args[-2:]
+            self._note("mm", "gemm", (left.shape[0], left.shape[1], right.shape[1], 1))
+        elif name in ("bmm", "baddbmm"):
+            left, right = args[-2:]
+            self._note("bmm", "gemm", (left.shape[1], left.shape[2], right.shape[2], left.shape[0]))
+        elif name.startswith("_scaled_dot_product"):
+            self._attention(*args[:3])
+        elif name == "convolution":
+            self._convolution(args[1], args[8], out)
+        elif not self.inside_norm:
+            self._vector(name, args, out)
+        return out
+
+    def _attention(self, query: Any, key: Any, value: Any) -> None:
+        batch, heads, rows, depth = query.shape
+        columns, width = key.shape[-2], value.shape[-1]
+        self._note("scores", "gemm", (rows, depth, columns, batch * heads))
+        self._note("softmax", "vector", (batch * heads * rows * columns, 1, 1, 1))
+        self._note("values", "gemm", (rows, columns, width, batch * heads))
+
+    def _convolution(self, weight: Any, groups: int, out: Any) -> None:
+        reduction = weight[0].numel()
+        self._note("conv", "gemm", (out[:, 0].numel(), reduction, weight.shape[0] // groups, groups))
+
+    def _vector(self, name: str, args: Any, out: Any) -> None:
+        if name == "_softmax" or (name in ACTIVATIONS and out.dim() > 1):
+            self._note("softmax" if name == "_softmax" else "activation", "vector", (out.numel(), 1, 1, 1))
+        elif name == "embedding":
+            self._note("embedding", "vector", (out.numel(), 1, 1, 1))
+        elif name in ("add", "add_") and isinstance(args[1], torch.Tensor) and args[0].shape == args[1].shape:
+            if out.dim() >= 2:
+                self._note("residual", "vector", (out.numel(), 1, 1, 1))
+        elif name in ("mul", "mul_") and isinstance(args[1], torch.Tensor) and args[0].shape == args[1].shape:
+            self._note("product", "vector", (out.numel(), 1, 1, 1))
+
+
+def watch(model: Any, run: Callable[[], object]) -> list[_Event]:
+    """Execute `run` and return what it executed."""
+    collector = _Watch(model)
+    try:
+        # not inference_mode: under it torch hands composite operators to a dispatch mode whole
+        with torch.no_grad(), collector:
+            run()
+    finally:
+        collector.close()
+    return collector.events
+
+
+def probe_ops(
+    model: Any, runs: Sequence[Callable[[], object]], shapes: Sequence[tuple[int, int]], sites: Sequence[MLPSite]
+) -> list[Template]:
+    """Return a model's op list from two runs on inputs of different shape.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode.
+    runs : two callables
+        Each runs one forward pass.
+    shapes : two (sequences, tokens) pairs
+        Of the two runs; all four numbers different.
+    sites : sequence of MLPSite
+        The model's sites, to name ops and layers by.
+
+    Raises
+    ------
+    InputError
+        If the two runs executed different operators.
+    """
+    first, second = (watch(model, run) for run in runs)
+    if [(e.module, e.operator) for e in first] != [(e.module, e.operator) for e in second]:
+        raise InputError("this model executes other operators on longer input; its ops cannot be listed")
+    layers = _layer_prefixes(sites)
+    down = {site.module: site for site in sites}
+    claimed: set[int] = set()
+    templates: list[Template] = []
+    for one, two in zip(first, second, strict=True):
+        m, k, n, repeat = (fit_dim(pair, shapes) for pair in zip(one.dims, two.dims, strict=True))
+        module = model.get_submodule(one.module)
+        bare = one.module.replace(".base_layer", "")
+        site = down.get(bare)
+        weighted = one.operator in ("mm", "conv") and one.kind == "gemm"
+        templates.append(
+            Template(
+                op="down" if site and one.operator == "mm" else _name(one, bare, templates),
+                layer=_layer(bare, layers),
+                kind="gemm" if one.kind == "gemm" else "vector",
+                m=m,
+                k=k,
+                n=n,
+                repeat=repeat,
+                has_weight=weighted and (weight_shape(module) is not None or one.operator == "conv"),
+                weight_bytes=_own_bytes(module, claimed),
+                input_site=site.name if site and one.operator == "mm" else None,
+            )
+        )
+    return templates
+
+
+def _own_bytes(module: Any, claimed: set[int]) -> int:
+    """Bytes of a module's own parameters and buffers that no earlier op has claimed: tied weights count once."""
+    total = 0
+    tensors = list(module.parameters(recurse=False))
+    for tensor in tensors:
+        if id(tensor) not in claimed:
+            claimed.add(id(tensor))
+            total += tensor.numel() * tensor.element_size()
+    return total
+
+
+def _layer_prefixes(sites: Sequence[MLPSite]) -> list[tuple[str, int]]:
+    """The part of each site's path up to its layer's index, longest first."""
+    found = []
+    for site in sites:
+        match = re.search(r"^(.*?\.\d+)\.", site.module + ".")
+        if match:
+            found.append((match.group(1) + ".", site.layer))
+    return sorted(found, key=lambda pair: -len(pair[0]))
+
+
+def _layer(path: str, prefixes: Sequence[tuple[str, int]]) -> int:
+    return next((layer for prefix, layer in prefixes if (path + ".").startswith(prefix)), -1)
+
+
+def _name(event: _Event, path: str, before: Sequence[Template]) -> str:
+    if event.kind == "vector" or event.operator in ("scores", "values", "conv"):
+        return event.operator
+    if event.operator == "bmm":
+        return "scores" if not before or _last_matmul(before) != "scores" else "values"
+    adapter = re.search(r"\.(lora_[AB])\.", path + ".")
+    base = path[: adapter.start()] if adapter else path
+    for expression, name in NAMES:
+        if re.search(rf"(?:^|\.|(?<=\.))(?:{expression.lstrip('.')})$", base):
+            return f"{name}.{adapter.group(1).lower()}" if adapter else name
+    tail = base.rpartition(".")[2]
+    return f"{tail}.{adapter.group(1).lower()}" if adapter else tail
+
+
+def _last_matmul(before: Sequence[Template]) -> str:
+    return next((t.op for t in reversed(before) if t.kind == "gemm" and not t.has_weight), "")

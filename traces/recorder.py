@@ -1,0 +1,325 @@
+"""Record which activations of a model are zero, batch by batch, into a store.
+
+The batches are planned before the first one runs, so a stopped recording goes on at the batch after the last commit and
+ends with the same bits as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batches import Batch, collate, encode, padding_token, sorted_order
+from .data import Split, load_data
+from .errors import InputError, NumericError
+from .models import load_model, load_tokenizer
+from .pack import Words, pack, pack_torch
+from .probe import probe_ops
+from .provenance import provenance
+from .sites import MLPSite, find_sites
+from .store import SiteMeta, Writer, read_root
+from .trace import Trace, content_hash, open_trace
+
+COMMIT_SECONDS = 5.0
+COMMIT_BYTES = 64 << 20
+PROBES = ((2, 7), (3, 11))  # four different primes, so that no dimension is mistaken for another
+
+
+class SiteTap:
+    """Forward pre-hooks that pack each site's input as it passes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        What runs.
+    sites : sequence of MLPSite
+        Where to look.
+    """
+
+    def __init__(self, model: Any, sites: Sequence[MLPSite]) -> None:
+        self.masks: dict[str, Words] = {}
+        self.non_finite: dict[str, int] = {}
+        self.seconds = 0.0
+        self._handles = [model.get_submodule(site.module).register_forward_pre_hook(self._hook(site)) for site in sites]
+
+    def _hook(self, site: MLPSite) -> Any:
+        import torch
+
+        def hook(_module: Any, inputs: Any) -> None:
+            began = time.perf_counter()
+            value = inputs[0].detach()
+            flat = value.reshape(-1, value.shape[-1])
+            if not bool(torch.isfinite(flat.sum())):
+                self.non_finite[site.name] = int((~torch.isfinite(flat)).sum())
+            self.masks[site.name] = pack_values(flat)
+            self.seconds += time.perf_counter() - began
+
+        return hook
+
+    def take(self) -> dict[str, Words]:
+        """Return the masks of the last forward pass, and forget them."""
+        masks, self.masks = self.masks, {}
+        return masks
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def pack_values(values: Any) -> Words:
+    """Pack the non-zeros of a 2-D tensor on any device into ``uint64[rows, words]`` on the host."""
+    if values.device.type == "cpu":
+        return pack((values != 0).numpy())
+    words: Words = pack_torch(values != 0).cpu().numpy().view(np.uint64)
+    return words
+
+
+def record(
+    model: str = "minilm-l6",
+    adapter: str | Path | None = None,
+    data: str = "vader-movie",
+    limit: int = 256,
+    out: str | Path = "trace.zarr",
+    batch_size: int = 32,
+    max_length: int = 64,
+    merge: bool = True,
+    sites: str | Sequence[str] | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    allow_non_finite: bool = False,
+    progress: bool = True,
+    storage_options: dict[str, Any] | None = None,
+) -> Trace:
+    """Record a model's MLP activation masks over held-out data.
+
+    Parameters
+    ----------
+    model : str
+        Packaged, local or hub name; with `adapter` it must be the tuned model's own.
+    adapter : str or Path, optional
+        Folder of a tuning made by `tune`.
+    data : str
+        Packaged, local or hub data set; its held-out split is used.
+    limit : int
+        Sequences.
+    out : str or Path
+        Local path or fsspec URL.
+    batch_size, max_length : int
+        Sequences in a forward pass, and tokens kept of each.
+    merge : bool
+        Fold adapters into the weights; otherwise their GEMMs are among the ops.
+    sites : str or sequence of str, optional
+        Module patterns, for a model whose family is not in the table.
+    text, label : str, optional
+        Columns of a file or hub data set.
+    allow_non_finite : bool
+        Count NaN and infinity as non-zeros in place of stopping.
+    progress : bool
+        Show a progress bar on stderr.
+    storage_options : dict, optional
+        Passed to fsspec.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    InputError
+        On unknown names, fewer held-out sequences than `limit`, or an `out` that holds another recording.
+    NumericError
+        If an activation is not finite.
+    StorageError
+        If the disk is full or another process writes there; what was finished is kept.
+    """
+    content = load_data(data, text=text or "text", label=label or ("label" if text is None else None))
+    if limit < 1 or limit > len(content.test):
+        raise InputError(f"--limit {limit}: data set '{data}' has {len(content.test)} held-out sequences")
+    split = content.test.head(limit)
+    facts: dict[str, Any] = {
+        "model": {"name": model},
+        "data": {"name": data, "split": "held-out", "sequences": limit, "max_length": max_length},
+        "batch_size": batch_size,
+        "merged": merge,
+    }
+    session = _Session(facts, str(out), split, adapter, sites, allow_non_finite, progress, storage_options)
+    return session.run()
+
+
+class _Session:
+    """One recording; its attributes are what planning, running and finishing share."""
+
+    def __init__(
+        self,
+        facts: dict[str, Any],
+        out: str,
+        split: Split,
+        adapter: str | Path | None,
+        sites: str | Sequence[str] | None,
+        allow_non_finite: bool,
+        progress: bool,
+        options: dict[str, Any] | None,
+    ) -> None:
+        self.out, self.options, self.progress, self.allow = out, options, progress, allow_non_finite
+        self.facts = facts
+        name = facts["model"]["name"]
+        self.tuned = _tuned(name, adapter)
+        tokenizer = load_tokenizer(name)
+        self.tokens = encode(tokenizer, split.texts, facts["data"]["max_length"])
+        self.pad = padding_token(tokenizer)
+        self.adapter, self.patterns = adapter, sites
+        self.order = sorted_order([len(t) for t in self.tokens], facts["batch_size"])
+        self.capacity = sum(len(rows) * max(len(self.tokens[r]) for r in rows) for rows in self.order)
+        self.plan = self._plan_key()
+
+    def _plan_key(self) -> str:
+        """SHA-256 of all that decides the trace's content."""
+        digest = hashlib.sha256(json.dumps(self.tokens).encode())
+        key = self.tuned["key"] if self.tuned else None
+        digest.update(json.dumps([self.facts, key, self.patterns], sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def run(self) -> Trace:
+        done = self._already()
+        if done is not None and done.status == "complete":
+            return done
+        model = self._load()
+        sites = find_sites(model, self.patterns)
+        if done is None:
+            templates = probe_ops(model, [self._probe(model, *shape) for shape in PROBES], PROBES, sites)
+        metas = [SiteMeta(s.name, s.layer, "down", s.k, s.n) for s in sites]
+        attrs = {} if done is not None else self._attrs(model, [t.to_dict() for t in templates])
+        writer = Writer(self.out, self.capacity, metas, attrs, done is not None, self.options)
+        try:
+            self._forward(model, sites, writer)
+            trace = open_trace(self.out, self.options)
+            writer.commit(status="complete", hash=content_hash(trace))
+        finally:
+            writer.close()
+        return open_trace(self.out, self.options)
+
+    def _already(self) -> Trace | None:
+        """Return the trace that is there, if it is this one."""
+        from .store import Folder
+
+        if Folder(self.out, self.options).read("zarr.json") is None:
+            return None
+        root = read_root(Folder(self.out, self.options))
+        if root.attrs.get("plan") != self.plan:
+            raise InputError(f"'{self.out}' holds another recording; choose another file or remove it")
+        return open_trace(self.out, self.options)
+
+    def _load(self) -> Any:
+        if self.adapter is None:
+            return load_model(self.facts["model"]["name"])
+        from .tuning.result import load_tuned
+
+        return load_tuned(self.adapter, merge=self.facts["merged"])[0]
+
+    def _attrs(self, model: Any, ops: list[dict[str, Any]]) -> dict[str, Any]:
+        config = model.config
+        measured = self.tuned["measurements"] if self.tuned else {}
+        return self.facts | {
+            "model": self.facts["model"]
+            | {"family": config.model_type, "parameters": sum(p.numel() for p in model.parameters())},
+            "tuning": self.tuned["tuning"] if self.tuned else {"name": "none"},
+            "measurements": measured,
+            "provenance": provenance(measured.get("provenance", {}).get("seed")),
+            "synthetic": False,
+            "plan": self.plan,
+            "ops": ops,
+            "next_batch": 0,
+            "recorder": {"forward_seconds": 0.0, "hook_seconds": 0.0},
+        }
+
+    def _probe(self, model: Any, batch: int, length: int) -> Any:
+        import torch
+
+        ids = torch.ones((batch, length), dtype=torch.long)
+        return lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+    def _forward(self, model: Any, sites: list[MLPSite], writer: Writer) -> None:
+        import torch
+        from tqdm.auto import tqdm
+
+        first = int(writer.root.attrs["next_batch"])
+        spent = dict(writer.root.attrs["recorder"])
+        tap = SiteTap(model, sites)
+        committed = time.monotonic()
+        name = writer.root.attrs["tuning"]["name"]
+        bar = tqdm(
+            total=len(self.order), initial=first, desc=f"record {name}", unit="batch", file=sys.stderr,
+            disable=not self.progress,
+        )  # fmt: skip
+        try:
+            for index in range(first, len(self.order)):
+                batch = collate(self.tokens, self.order[index], self.pad)
+                began, hooked = time.perf_counter(), tap.seconds
+                with torch.inference_mode():
+                    model(**batch.inputs)
+                spent["forward_seconds"] += time.perf_counter() - began
+                spent["hook_seconds"] += tap.seconds - hooked
+                self._check(tap, batch)
+                writer.append(columns(batch, index), tap.take())
+                bar.update()
+                late = time.monotonic() - committed > COMMIT_SECONDS
+                if late or writer.pending_bytes > COMMIT_BYTES or index + 1 == len(self.order):
+                    writer.commit(next_batch=index + 1, recorder=_overhead(spent))
+                    committed = time.monotonic()
+        finally:
+            bar.close()
+            tap.close()
+
+    def _check(self, tap: SiteTap, batch: Batch) -> None:
+        if tap.non_finite and not self.allow:
+            listed = ", ".join(f"{count} at {site}" for site, count in tap.non_finite.items())
+            raise NumericError(
+                f"activations are not finite ({listed}; sequences {batch.rows.min()}..{batch.rows.max()}); "
+                "check the model's weights and dtype, or allow them with allow_non_finite"
+            )
+
+
+def columns(batch: Batch, index: int, phase: int = 0) -> dict[str, NDArray[np.int32]]:
+    """Return the token columns of a batch's rows, sequence by sequence."""
+    real = batch.mask.numpy()
+    count, length = real.shape
+    position = np.maximum(np.cumsum(real, axis=1) - 1, 0)
+    filled = {
+        "sequence": np.repeat(batch.rows, length),
+        "position": position.ravel(),
+        "batch": np.full(count * length, index),
+        "real": real.ravel(),
+        "phase": np.full(count * length, phase),
+    }
+    return {name: values.astype(np.int32) for name, values in filled.items()}
+
+
+def _overhead(spent: dict[str, float]) -> dict[str, float]:
+    """Seconds in hooks over seconds of the forward pass without them."""
+    plain = spent["forward_seconds"] - spent["hook_seconds"]
+    return spent | {"overhead": spent["hook_seconds"] / plain if plain > 0 else 0.0}
+
+
+def _tuned(model: str, adapter: str | Path | None) -> dict[str, Any] | None:
+    """Read what is kept of a tuning in the trace."""
+    if adapter is None:
+        return None
+    from .tuning.result import open_result
+
+    result = open_result(adapter)
+    if result.measurements["model"] != model:
+        raise InputError(
+            f"adapter '{adapter}' was tuned on model '{result.measurements['model']}', not '{model}'; give that"
+        )
+    measured = {k: v for k, v in result.measurements.items() if k not in ("schema", "key")}
+    tuning = result.tuning.canonical() | {"hash": result.tuning.hash}
+    return {"key": result.measurements["key"], "tuning": tuning, "measurements": measured}
