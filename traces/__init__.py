@@ -27,6 +27,7 @@ _HOME = {
     "Tuning": "tuning",
     "TuneResult": "tuning",
     "describe": "catalog",
+    "import_masks": "convert",
     "list_datasets": "data",
     "list_models": "models",
     "list_tunings": "tuning",
@@ -40,6 +41,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from .catalog import describe as describe
+    from .convert import import_masks as import_masks
     from .data import list_datasets as list_datasets
     from .data import load_data as load_data
     from .errors import CorruptError as CorruptError

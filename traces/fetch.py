@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import FetchError
+from .files import file_digest
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroskip"
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def fetched(package: Package) -> Path:
     """Return the package's distribution file, downloading it where the cache has none.
 
@@ -63,13 +57,13 @@ def fetched(package: Package) -> Path:
     """
     folder = cache_folder() / "packages"
     path = folder / package.file
-    if path.is_file() and file_sha256(path) == package.sha256:
+    if path.is_file() and file_digest(path) == package.sha256:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
         _pip_download(package, Path(temporary), path)
         got = Path(temporary) / package.file
-        digest = file_sha256(got)
+        digest = file_digest(got)
         if digest != package.sha256:
             raise FetchError(
                 f"{package.file}: SHA-256 is {digest}, expected {package.sha256}; the download was altered, "

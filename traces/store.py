@@ -259,7 +259,9 @@ class Writer:
     def _create(self, capacity: int, sites: list[SiteMeta], attrs: dict[str, Any]) -> None:
         import zarr
 
-        # a root without rows comes last of all, so a half-made trace is not a trace
+        if self.folder.read("zarr.json") is not None:
+            raise InputError(f"'{self.folder.path}' is there already; remove it or choose another place")
+        # the root is written last of all, so a half-made trace is not a trace
         zarr.create_group(self._store, path="tokens", overwrite=True)
         zarr.create_group(self._store, path="sites", overwrite=True)
         for column in COLUMNS:
