@@ -175,3 +175,34 @@ def tile_skip_seconds(mnk: Ints, live_share: Floats, model: GemmModel, overhead:
     shapes = np.array(mnk, dtype=np.int64)
     shapes[:, 2] = np.maximum(1, np.ceil(shapes[:, 2] * live_share))
     return model.predict(shapes) * (1.0 + overhead)
+
+
+def gated_mlp_seconds(
+    active: Floats, runs: Floats, d_model: int, d_ff: int, model: GemmModel, page_bytes: float
+) -> tuple[float, Floats]:
+    """Predict one token through a gated MLP, dense and with a dense gate but sparse up and down.
+
+    Dense: three GEMVs, the activation and the product, one launch each. Sparse: the gate's GEMV, then a gather along
+    the neurons for up and one for down, each with its reduction; thresholding is fused into the gate.
+
+    Parameters
+    ----------
+    active, runs : float64[points]
+        Active neurons, and their runs of neighbours.
+    d_model, d_ff : int
+        Widths.
+    model : GemmModel
+        The device.
+    page_bytes : float
+        Bandwidth that a break in the stream costs, byte.
+
+    Returns
+    -------
+    float, float64[points]
+        Dense seconds, and sparse seconds of each point.
+    """
+    timing = model.timing
+    gate, down = model.predict(np.array([[1, d_ff, d_model], [1, d_model, d_ff]]))
+    element_wise = timing.launch_s + timing.prologue_s + 3 * d_ff * timing.operand_bytes / timing.dram
+    gathered = gather_seconds(active, runs, 1, d_ff, d_model, timing, page_bytes, kernels=2)
+    return float(2 * gate + down + 2 * element_wise), np.asarray(gate + 2 * gathered)
