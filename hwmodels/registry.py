@@ -51,6 +51,7 @@ class Kernel:
     two_sided: bool = False
     overhead: Callable[[Op, Any], int] = lambda op, params: 0
     token_order_free: bool = True
+    has_cycles: bool = True
 
 
 @lru_cache(maxsize=1)
