@@ -46,18 +46,29 @@ class CnvlutinParams(NamedTuple):
 
 
 @jit
-def _bricks_of_16(words, bricks, lanes, floor, passes, longest, nonzeros, busy, empty, lane_cost, lane_nonzeros):  # type: ignore[no-untyped-def]
+def _bricks_of_16(words, k, lanes, floor, passes, longest, nonzeros, busy, empty, lane_cost, lane_nonzeros):  # type: ignore[no-untyped-def]
     fields = words.view(np.uint16)
+    bricks = (k + 15) // 16
     for row in range(fields.shape[0]):
-        for lane in range(lanes):
-            lane_cost[lane] = 0
-            lane_nonzeros[lane] = 0
+        row_fields = fields[row]
+        lane_cost[:] = 0
+        lane_nonzeros[:] = 0
         for first in range(0, bricks, lanes):
-            for lane in range(min(lanes, bricks - first)):
-                found = popcount16(fields[row, first + lane])
+            # a slice spares the loop the check for negative indices, which would keep it from vectorising
+            step = row_fields[first : min(first + lanes, bricks)]
+            for lane in range(step.shape[0]):
+                found = popcount16(step[lane])
                 lane_nonzeros[lane] += found
                 lane_cost[lane] += max(found, floor)
-        _end_of_dot_product(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty)
+        slowest = cost = total = np.int32(0)
+        for lane in range(lanes):
+            slowest = max(slowest, lane_cost[lane])
+            cost += lane_cost[lane]
+            total += lane_nonzeros[lane]
+            busy[lane] += lane_nonzeros[lane] * passes[row]
+        longest[row] = slowest
+        nonzeros[row] = total
+        empty[row] = cost - total
 
 
 @jit
@@ -80,21 +91,15 @@ def _bricks_of_any(words, k, brick, lanes, floor, passes, longest, nonzeros, bus
             lane_nonzeros[lane] += found
             lane_cost[lane] += max(found, floor)
             lane = lane + 1 if lane + 1 < lanes else 0
-        _end_of_dot_product(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty)
-
-
-@jit
-def _end_of_dot_product(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty):  # type: ignore[no-untyped-def]
-    slowest = np.int32(0)
-    cost = total = np.int64(0)
-    for lane in range(lane_cost.shape[0]):
-        slowest = max(slowest, lane_cost[lane])
-        cost += lane_cost[lane]
-        total += lane_nonzeros[lane]
-        busy[lane] += lane_nonzeros[lane] * passes[row]
-    longest[row] = slowest
-    nonzeros[row] = total
-    empty[row] = cost - total
+        slowest = cost = total = np.int32(0)
+        for lane in range(lanes):
+            slowest = max(slowest, lane_cost[lane])
+            cost += lane_cost[lane]
+            total += lane_nonzeros[lane]
+            busy[lane] += lane_nonzeros[lane] * passes[row]
+        longest[row] = slowest
+        nonzeros[row] = total
+        empty[row] = cost - total
 
 
 class _Schedule(NamedTuple):
@@ -117,7 +122,7 @@ def _schedule(mask: Mask, params: CnvlutinParams, passes: NDArray[np.int64]) -> 
         start += len(words)
         results = passes[rows], longest[rows], nonzeros[rows], busy, empty[rows], *scratch
         if params.brick == 16:
-            _bricks_of_16(np.ascontiguousarray(words), -(-k // 16), params.lanes, floor, *results)
+            _bricks_of_16(np.ascontiguousarray(words), k, params.lanes, floor, *results)
         else:
             _bricks_of_any(words, k, params.brick, params.lanes, floor, *results)
     return _Schedule(longest, nonzeros, empty, busy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..mask import Mask, PackedMask, words_per_row
+from ..mask import Mask, PackedMask, Words, words_per_row
 from ._jit import jit, popcount64, trailing_zeros64
 
 
@@ -70,6 +70,19 @@ def _needed_pairs(activation, weight, needed, out):  # type: ignore[no-untyped-d
         out[row] = total
 
 
+@jit
+def _column_rounds(words, starts, step, planes, counters, rounds):  # type: ignore[no-untyped-def]
+    for group in range(starts.shape[0] - 1):
+        byte_column_counts(words, starts[group], starts[group + 1], planes)
+        for bit in range(8):
+            # slices spare the inner loop the check for negative indices, which would keep it from vectorising
+            found, out = counters[bit], rounds[group, bit]
+            out[:] = 0
+            for floor in range(0, starts[group + 1] - starts[group], step):
+                for column in range(found.shape[0]):
+                    out[column] += np.uint8(found[column] > np.uint8(floor))
+
+
 def row_counts(mask: Mask) -> NDArray[np.int64]:
     """Non-zeros of each row, ``int64[M]``."""
     out = np.zeros(mask.shape[0], dtype=np.int64)
@@ -82,7 +95,7 @@ def row_counts(mask: Mask) -> NDArray[np.int64]:
 
 def column_counts(mask: Mask) -> NDArray[np.int64]:
     """Non-zeros of each column, ``int64[K]``."""
-    m, k = mask.shape
+    k = mask.shape[1]
     width = words_per_row(k)
     out = np.zeros(width * 64, dtype=np.int64)
     planes = np.empty((8, width), dtype=np.uint64)
@@ -105,6 +118,37 @@ def weighted_row_counts(mask: Mask, weights: NDArray[np.int64]) -> NDArray[np.in
         _weighted_row_counts(block, planes, out[start : start + len(block)])
         start += len(block)
     return out
+
+
+def column_rounds(words: Words, starts: NDArray[np.int64], step: int) -> NDArray[np.uint8]:
+    """Rounds of `step` that each group of rows needs for a column's non-zeros, ``ceil(nnz / step)``.
+
+    Parameters
+    ----------
+    words : uint64[M, words]
+        Packed rows.
+    starts : int64[groups + 1]
+        First row of every group, and M; a group has at most 255 rows, the range of a byte counter.
+    step : int
+        Non-zeros taken at once.
+
+    Returns
+    -------
+    uint8[groups, 8, 8 words]
+        In the order of the byte counters: ``[g, b, 8 w + j]`` is column ``64 w + 8 j + b``; see `in_column_order`.
+    """
+    width = words.shape[1]
+    planes = np.empty((8, width), dtype=np.uint64)
+    out = np.empty((len(starts) - 1, 8, width * 8), dtype=np.uint8)
+    _column_rounds(words, starts, step, planes, planes.view(np.uint8), out)
+    return out
+
+
+def in_column_order(by_bit: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Turn ``[..., 8, 8 words]`` of the byte counters into ``[..., 64 words]`` by column."""
+    shape = by_bit.shape
+    split = by_bit.reshape(*shape[:-1], shape[-1] // 8, 8)
+    return np.moveaxis(split, -3, -1).reshape(*shape[:-2], -1)
 
 
 def needed_macs(activation: Mask, weight: PackedMask, output: Mask) -> int:

@@ -1,0 +1,150 @@
+"""Dual-side sparse tensor core: outer products of the non-zeros of a column of A and a row of B.
+
+A warp tile is ``tile`` tokens x ``tile`` outputs. For every k its nA non-zero activations and nB non-zero weights take
+``ceil(nA / step_m) ceil(nB / step_n)`` outer-product steps. Tiles are spread evenly over the units:
+
+    cycles = ceil(sum_tiles sum_k ceil(nA / step_m) ceil(nB / step_n) / units)
+
+A tile of which no output is needed is left out (`assumed`: the published design has no output side).
+
+Source: Wang et al., Dual-side Sparse Tensor Core, ISCA 2021, doi:10.1109/ISCA52012.2021.00088.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arch import Arch
+from ..counts import Compute
+from ..errors import InputError
+from ..mask import load, words_per_row
+from ..op import Op
+from ..reference.dstc import dstc_twin
+from ..registry import Kernel
+from ._jit import jit
+from .outputs import grouped_tiles
+from .rows import group_starts, grouped_blocks
+from .tally import column_rounds
+
+
+class DstcParams(NamedTuple):
+    """Warp tiles of ``tile`` x ``tile`` outputs, steps of ``step_m`` x ``step_n``, ``units`` side by side."""
+
+    tile: int
+    step_m: int
+    step_n: int
+    units: int
+
+
+@jit
+def _dot_groups(steps, other, out):  # type: ignore[no-untyped-def]
+    for group in range(steps.shape[0]):
+        total = np.int64(0)
+        for bit in range(steps.shape[1]):
+            mine, theirs = steps[group, bit], other[bit]
+            partial = np.int32(0)
+            for column in range(mine.shape[0]):
+                partial += np.int32(mine[column]) * theirs[column]
+            total += partial
+        out[group] = total
+
+
+@jit
+def _dot_needed(steps, other, needed, out):  # type: ignore[no-untyped-def]
+    for group in range(steps.shape[0]):
+        total = np.int64(0)
+        for tile in range(other.shape[0]):
+            if needed[group, tile]:
+                for bit in range(steps.shape[1]):
+                    for column in range(steps.shape[2]):
+                        total += np.int64(np.int32(steps[group, bit, column]) * np.int32(other[tile, bit, column]))
+        out[group] = total
+
+
+def _group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Outer-product steps of every group of tokens over all its tiles, one copy of the op."""
+    edges = np.append(np.arange(0, op.n, params.tile), op.n)
+    if op.weight is None:
+        rounds = (-(-np.diff(edges) // params.step_n)).astype(np.uint8)
+        weight_steps = np.broadcast_to(rounds[:, None, None], (len(rounds), 8, words_per_row(op.k) * 8))
+        all_tiles = np.full(weight_steps.shape[1:], rounds.sum(), dtype=np.int32)
+    else:
+        weight_steps = column_rounds(load(op.weight).words, edges, params.step_n)
+        all_tiles = weight_steps.sum(axis=0, dtype=np.int32)
+    needed = None if op.output is None else grouped_tiles(op.output, starts, params.tile)
+    out = np.empty(len(starts) - 1, dtype=np.int64)
+    first = 0
+    for words, local in grouped_blocks(op.activation_or_ones(), starts):
+        groups = slice(first, first + len(local) - 1)
+        first = groups.stop
+        steps = column_rounds(words, local, params.step_m)
+        if needed is None:
+            _dot_groups(steps, all_tiles, out[groups])
+        else:
+            _dot_needed(steps, np.ascontiguousarray(weight_steps), needed[groups], out[groups])
+    return out
+
+
+def _dense_group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    full, rest = divmod(op.n, params.tile)
+    columns = full * -(-params.tile // params.step_n) + -(-rest // params.step_n)
+    return -(-np.diff(starts) // params.step_m) * columns * op.k
+
+
+def _spread(steps: NDArray[np.int64], units: int) -> NDArray[np.int64]:
+    """Cycles by group when all steps are dealt evenly to the units, whole cycles only at the end."""
+    done = np.concatenate([[0], np.cumsum(steps)])
+    return np.diff(-(-done // units))
+
+
+def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
+    """Count a GEMM.
+
+    Raises
+    ------
+    InputError
+        If the tile is larger than 255, the range of a byte counter.
+    """
+    if params.tile > 255:
+        raise InputError(f"arch '{arch.name}': parameter 'tile' = {params.tile}, must be at most 255")
+    starts = group_starts(op, params.tile)
+    steps = _group_steps(op, params, starts)
+    row_cycles = _spread(steps, params.units)
+    dense = int(_spread(_dense_group_steps(op, params, starts), params.units).sum())
+    effectual = op.effectual_macs
+    total = int(steps.sum()) * op.repeat
+    tiles_n = -(-op.n // params.tile)
+    weight_reads = op.weight_nonzeros * (len(starts) - 1)
+    return Compute(
+        cycles=int(row_cycles.sum()) * op.repeat,
+        dense_cycles=dense * op.repeat,
+        group_rows=params.tile,
+        row_cycles=row_cycles,
+        actions={
+            "mac.compute": effectual,
+            "activation_buffer.read": op.activation_nonzeros * tiles_n,
+            "weight_buffer.read": weight_reads,
+            "bitmap.read": (op.m * tiles_n + op.n * (len(starts) - 1)) * words_per_row(op.k) * 64 * op.repeat,
+            "accumulator.update": total * params.step_m * params.step_n,
+        },
+        stalls={
+            "fragment": total * params.step_m * params.step_n - effectual,
+            "uneven_units": int(row_cycles.sum()) * op.repeat * params.units - total,
+        },
+    )
+
+
+KERNELS = [
+    Kernel(
+        "dstc",
+        DstcParams,
+        count,
+        dstc_twin,
+        skips=frozenset({"activation", "weight", "output"}),
+        two_sided=True,
+        token_order_free=False,
+    )
+]
