@@ -2,8 +2,8 @@
 
 Output n lives in PE ``n mod pes``. A column of W is stored in each PE as (run length, weight) entries; a run longer
 than the index can say is broken by padding zeros, which cost a cycle each. A scan finds one non-zero activation a
-cycle; a memory row (`pes` activations) costs a bubble more unless its last slot is non-zero. With s[j, p] entries of the j-th
-broadcast column in PE p, W[j] the cycle of its broadcast, P[j, p] that in which PE p takes it, D = fifo_depth - 1:
+cycle; a memory row (`pes` activations) costs a bubble more unless its last slot is non-zero. With s[j, p] entries of
+the j-th broadcast column in PE p, W[j] the cycle of its broadcast, P[j, p] when PE p takes it, D = fifo_depth - 1:
 
     W[j]    = max(scan_j, max_p P[j - D, p] + 1)
     P[j, p] = max(W[j] + 1, P[j - 1, p] + max(1, s[j - 1, p]))
