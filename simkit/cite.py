@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .result import Result
 
+# A figure's source is a key of the bibliography, or a phrase that says why a number was assumed.
+KEY = re.compile(r"[a-z]+(19|20)\d\d\w*")
+IDENTIFIER = re.compile(r"10\.\d{4,}/[^\s,;}]+|(?<=arXiv[ :])\d{4}\.\d{4,5}|(?<![\d./])\d{4}\.\d{5}(?!\d)")
 
+
+@lru_cache(maxsize=1)
 def bibliography() -> dict[str, str]:
     """Entries of ``hwmodels/references.bib`` by key."""
     text = resources.files("hwmodels").joinpath("references.bib").read_text(encoding="utf-8")
@@ -18,7 +25,7 @@ def bibliography() -> dict[str, str]:
 
 
 def cite(result: Result) -> str:
-    """Return BibTeX entries for the archs, their figures, the energy tables and the tunings in a result.
+    """Return BibTeX entries for the archs, their figures, the energy rows and the tunings in a result.
 
     Parameters
     ----------
@@ -28,26 +35,73 @@ def cite(result: Result) -> str:
     Returns
     -------
     str
-        Entries in order of first use, and a comment for each source without one.
+        Entries in order of first use. A source that is a key without an entry becomes a comment that names it;
+        a tuning method whose paper is not in the bibliography becomes an entry from its own statement.
     """
+    known = bibliography()
+    parts = []
+    for source in dict.fromkeys(sources(result)):
+        if source in known:
+            parts.append(known[source])
+        elif KEY.fullmatch(source):
+            parts.append(f"% no entry for '{source}' in hwmodels/references.bib")
+    parts += method_entries(result, known)
+    return "\n\n".join(dict.fromkeys(parts)) + "\n"
+
+
+def sources(result: Result) -> list[str]:
+    """Every source behind a result's numbers, in order of first use, phrases included."""
     import hwmodels
 
-    wanted: list[str] = []
+    from .plots._data import arch_of
+
+    found: list[str] = []
     for meta in result.meta["runs"].values():
-        wanted.append(meta["arch"]["source"])
-        name = meta["arch"]["name"].split("[", 1)[0]
-        if name in hwmodels.list_archs():
-            wanted += _sources(hwmodels.load_arch(name).model_dump())
-        wanted += _sources(hwmodels.load_table(meta["table"]["name"]).model_dump())
-        wanted += [str(key) for key in meta["trace"].get("tuning", {}).get("cite", [])]
-    known = bibliography()
-    return "\n\n".join(known[key] for key in dict.fromkeys(wanted) if key in known) + "\n"
+        found.append(meta["arch"]["source"])
+        # an arch that is not known here any more still has its own source in the run
+        if meta["arch"]["name"].split("[", 1)[0] not in hwmodels.list_archs():
+            continue
+        try:
+            arch = arch_of(meta)
+        except ValueError:
+            continue
+        found += _sources(arch.model_dump())
+        table = hwmodels.load_table(meta["table"]["name"])
+        rows = dict.fromkeys(row for action in arch.actions.values() for row in action.rows)
+        found += [table.row(row).energy.source for row in rows]
+    return found
 
 
-def _sources(tree: Any) -> list[str]:
+def method_entries(result: Result, known: dict[str, str]) -> list[str]:
+    """BibTeX of the tuning methods: the bibliography's entry with the same DOI or arXiv number, or one made of it."""
+    entries = []
+    for name, text in _methods(result).items():
+        for identifier in IDENTIFIER.findall(text):
+            same = [entry for entry in known.values() if identifier in entry]
+            entries += same or [_misc(name, identifier, text)]
+    return entries
+
+
+def _methods(result: Result) -> dict[str, str]:
+    from traces.tuning import methods
+
+    names = [m["trace"].get("tuning", {}).get("method") for m in result.meta["runs"].values()]
+    return {name: methods()[name].source for name in dict.fromkeys(names) if name in methods()}
+
+
+def _misc(name: str, identifier: str, text: str) -> str:
+    kind = "doi" if identifier.startswith("10.") else "eprint"
+    title = text.split(". ")[0].replace("{", "").replace("}", "")
+    archive = "" if kind == "doi" else ",\n  archiveprefix = {arXiv}"
+    return f"@misc{{method_{name},\n  title = {{{title}}},\n  {kind} = {{{identifier}}}{archive}\n}}"
+
+
+def _sources(tree: Any) -> Iterable[str]:
     if isinstance(tree, dict):
-        own = [str(tree["source"])] if isinstance(tree.get("source"), str) else []
-        return own + [key for value in tree.values() for key in _sources(value)]
-    if isinstance(tree, list):
-        return [key for value in tree for key in _sources(value)]
-    return []
+        if isinstance(tree.get("source"), str):
+            yield tree["source"]
+        for value in tree.values():
+            yield from _sources(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _sources(value)

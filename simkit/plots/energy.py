@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ..errors import InputError
-from .style import HATCHES, PALETTE, axes
+from ._data import Ops, action_table
+from .style import axes, bar_style, legend_above, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,21 +17,13 @@ if TYPE_CHECKING:
     from ..result import Result
 
 # Many on-chip components share a colour, so that a stack has no more than what a reader can tell apart.
-GROUPS = {
-    "dram": "DRAM",
-    "hbm": "DRAM",
-    "static": "static",
-    "mac": "MAC",
-    "tensor": "MAC",
-}
+GROUPS = {"dram": "DRAM", "hbm": "DRAM", "static": "static", "mac": "MAC", "tensor": "MAC"}
+ORDER = ["MAC", "on-chip", "DRAM", "static"]
 
 
+@styled
 def energy_breakdown(
-    result: Result,
-    ax: Axes | None = None,
-    *,
-    relative_to: str | None = None,
-    ops: str | Iterable[str] | None = None,
+    result: Result, ax: Axes | None = None, *, relative_to: str | None = None, ops: Ops = None
 ) -> Axes:
     """Stack energy per token by component, one bar for each arch and tuning; whiskers span the table's ranges.
 
@@ -45,73 +38,85 @@ def energy_breakdown(
     ops : str or iterable of str, optional
         Only these ops.
 
+    Returns
+    -------
+    Axes
+        Energy per real token along x; archs and tunings down.
+
     Raises
     ------
     InputError
-        If `relative_to` is not in the result.
+        If `relative_to` is not in the result, or the ops are not.
     """
-    ax = axes(ax)
-    frame = result.frame
-    if ops is not None:
-        frame = frame[frame["op"].isin([ops] if isinstance(ops, str) else list(ops))]
-    frame = frame.assign(group=frame["component"].map(lambda name: GROUPS.get(name, "on-chip buffers")))
-    keys = ["arch", "tuning"]
-    stack = frame.pivot_table(index=keys, columns="group", values="energy_pj", aggfunc="sum", sort=False).fillna(0.0)
-    ends = frame.groupby(keys, sort=False)[["energy_low_pj", "energy_high_pj"]].sum().loc[stack.index]
-    tokens = {m["trace"]["name"]: m["trace"]["tokens"] for m in result.meta["runs"].values()}
-    by_pair = frame.drop_duplicates(keys).set_index(keys)["trace"].map(tokens).loc[stack.index]
-    unit, scale = "energy per token (nJ)", 1e3 * by_pair.to_numpy(dtype=float)
+    stack, ends = per_token(result, ops)
+    micro = stack.sum(axis=1).max() > 1e6
+    label, scale = ("energy per token (µJ)", 1e6) if micro else ("energy per token (nJ)", 1e3)
     if relative_to is not None:
-        if relative_to not in stack.index.get_level_values("arch"):
-            known = ", ".join(dict.fromkeys(stack.index.get_level_values("arch")))
-            raise InputError(f"relative_to='{relative_to}' is not in the result; it has {known}")
-        base = stack.loc[relative_to].iloc[0].sum() / by_pair.loc[relative_to].iloc[0]
-        unit, scale = f"energy per token ({relative_to} = 1)", base * by_pair.to_numpy(dtype=float)
-    _draw(ax, stack.div(scale, axis=0), ends.div(scale, axis=0))
-    ax.set_ylabel(unit)
+        archs = list(dict.fromkeys(stack.index.get_level_values("arch")))
+        if relative_to not in archs:
+            raise InputError(f"relative_to='{relative_to}' is not in the result; it has {', '.join(archs)}")
+        first = stack.loc[relative_to].iloc[0]
+        label, scale = f"energy per token ({relative_to}, {first.name} = 1)", first.sum()
+    ax = axes(ax, 0.25 + 0.045 * len(stack))
+    row_bars(ax, stack / scale, ends / scale, totals=True)
+    ax.set_xlabel(label)
+    legend_above(ax)
     return ax
 
 
-def _draw(ax: Axes, stack, ends) -> None:  # type: ignore[no-untyped-def]
+def per_token(result: Result, ops: Ops = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Energy per real token, pJ, by (arch, tuning): stacked by component group, and the totals' low and high."""
+    frame = action_table(result, ops)
+    runs = result.meta["runs"]
+    tokens = frame["run"].map({run: meta["trace"]["tokens"] for run, meta in runs.items()})
+    columns = ["energy_pj", "energy_low_pj", "energy_high_pj"]
+    frame = frame.assign(
+        group=frame["component"].map(lambda name: GROUPS.get(name, "on-chip")),
+        **{name: frame[name] / tokens for name in columns},
+    )
+    keys = ["arch", "tuning"]
+    stack = frame.pivot_table(index=keys, columns="group", values="energy_pj", aggfunc="sum", sort=False).fillna(0.0)
+    ends = frame.groupby(keys, sort=False)[columns[1:]].sum().loc[stack.index]
+    return stack[[name for name in ORDER if name in stack]], ends
+
+
+def row_bars(ax: Axes, stack: pd.DataFrame, ends: pd.DataFrame | None = None, totals: bool = False) -> None:
+    """Draw one stacked horizontal bar for each (arch, tuning) row, archs in bands with their names above.
+
+    Horizontal, because twenty names of tunings can be read along rows and not under columns.
+    """
     archs = list(dict.fromkeys(stack.index.get_level_values("arch")))
-    places, labels, at = [], [], 0.0
+    stack = stack.loc[[key for arch in archs for key in stack.index if key[0] == arch]]
+    ends = None if ends is None else ends.loc[stack.index]
+    places: list[float] = []
+    at = 0.0
     for arch in archs:
-        for tuning in stack.loc[arch].index:
-            places.append(at)
-            labels.append(tuning)
-            at += 1.0
-        at += 0.8
-    order = [name for name in ("MAC", "on-chip buffers", "DRAM", "static") if name in stack]
-    bottom = np.zeros(len(stack))
-    for index, name in enumerate(order):
-        ax.bar(
-            places,
-            stack[name],
-            0.86,
-            bottom=bottom,
-            label=name,
-            color=PALETTE[index],
-            hatch=HATCHES[index],
-            edgecolor="white",
-            linewidth=0.4,
-        )
-        bottom = bottom + stack[name].to_numpy()
-    spread = np.abs(ends.to_numpy().T - bottom)
-    ax.errorbar(places, bottom, yerr=spread, fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
-    ax.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor")
-    ax.tick_params(axis="x", length=0)
-    first = 0
-    for arch in archs:
-        count = len(stack.loc[arch])
-        middle = float(np.mean(places[first : first + count]))
+        places += [at + 1.0 + step for step in range(len(stack.loc[[arch]]))]
         ax.annotate(
-            arch,
-            (middle, 1.0),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            fontsize="small",
-        )
-        first += count
-    ax.margins(x=0.02)
-    ax.legend(loc="upper right")
+            arch, (0.0, at + 0.1), xycoords=("axes fraction", "data"), va="center", fontweight="bold",
+            fontsize=points() * 0.9, xytext=(2, 0), textcoords="offset points",
+        )  # fmt: skip
+        at = places[-1] + 1.1
+    left = np.zeros(len(stack))
+    for index, name in enumerate(stack):
+        values = stack[name].to_numpy(dtype=float)
+        ax.barh(places, values, 0.82, left=left, label=name, **bar_style(index))
+        left = left + values
+    reach = left
+    if ends is not None:
+        low, high = ends.to_numpy(dtype=float).T
+        spread = [np.maximum(left - low, 0), np.maximum(high - left, 0)]
+        ax.errorbar(left, places, xerr=spread, fmt="none", ecolor="black", elinewidth=0.1 * points(), capsize=1.5)
+        reach = np.maximum(left, high)
+    if totals:
+        for place, value, end in zip(places, left, reach, strict=True):
+            ax.annotate(
+                f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (end, place), xytext=(3, 0), va="center",
+                textcoords="offset points", fontsize=points() * 0.75,
+            )  # fmt: skip
+        ax.set_xlim(0, reach.max() * 1.12)
+    ax.set_yticks(places, list(stack.index.get_level_values("tuning")))
+    ax.set_ylim(at - 0.5, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(True, axis="x")
+    ax.grid(False, axis="y")

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
-from .style import axes, grouped_bars
+import numpy as np
+
+from ..errors import InputError
+from ._data import Ops, op_table, summary
+from .style import MARKERS, PALETTE, axes, grouped_bars, legend_above, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..result import Result
 
+# Beyond this ratio between the largest and the smallest bar a linear axis hides the small ones.
+LOG_FROM = 8.0
 
-def speedup_bars(result: Result, ax: Axes | None = None, *, ops: str | Iterable[str] | None = None) -> Axes:
+
+@styled
+def speedup_bars(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> Axes:
     """Draw latency of the dense baseline over latency with the trace's masks, DRAM stalls included.
+
+    Where the bars span more than a factor of 8 the axis is logarithmic and the bars start at 1.
 
     Parameters
     ----------
@@ -24,15 +34,208 @@ def speedup_bars(result: Result, ax: Axes | None = None, *, ops: str | Iterable[
         Where to draw.
     ops : str or iterable of str, optional
         Only these ops.
+
+    Returns
+    -------
+    Axes
+        One cluster for each arch, one bar for each tuning.
+
+    Raises
+    ------
+    InputError
+        If the result is empty or has none of the ops.
     """
     ax = axes(ax)
-    table = result.summary(ops).pivot(index="arch", columns="tuning", values="speedup")
-    summary = result.summary(ops)
-    archs, tunings = list(dict.fromkeys(summary["arch"])), list(dict.fromkeys(summary["tuning"]))
-    table = table.loc[archs, tunings]
-    grouped_bars(ax, archs, {tuning: list(table[tuning]) for tuning in tunings})
-    ax.axhline(1.0, color="black", linewidth=0.8)
-    ax.set_ylabel("speed-up over dense")
-    ax.legend(ncols=2, loc="upper left")
-    ax.margins(y=0.25)
+    table = summary(result, ops)
+    archs, tunings = list(dict.fromkeys(table["arch"])), list(dict.fromkeys(table["tuning"]))
+    values = table.pivot_table(index="arch", columns="tuning", values="speedup", aggfunc="first").loc[archs, tunings]
+    spread = values.max().max() / values.min().min()
+    grouped_bars(ax, archs, {name: list(values[name]) for name in tunings}, bottom=1.0 if spread > LOG_FROM else 0.0)
+    if spread > LOG_FROM:
+        plain_log(ax, "y")
+    ax.axhline(1.0, color="black", linewidth=0.1 * points(), zorder=3)
+    ax.set_ylabel("speed-up over dense (×)")
+    legend_above(ax)
     return ax
+
+
+@styled
+def speedup_density(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> Axes:
+    """Plot the speed-up in compute cycles of each layer against the density of its MACs.
+
+    The line is ``1 / density``: what a design reaches that loses nothing to synchronisation or empty slots.
+
+    Parameters
+    ----------
+    result : Result
+        Replays.
+    ax : Axes, optional
+        Where to draw.
+    ops : str or iterable of str, optional
+        Only these ops; by default those with a recorded mask (density below 1).
+
+    Returns
+    -------
+    Axes
+        One marker for each layer and tuning, one colour for each arch; both axes logarithmic.
+
+    Raises
+    ------
+    InputError
+        If the result has none of the ops.
+    """
+    ax = axes(ax, 0.75)
+    table = op_table(result, ops)
+    table = table.assign(density=table["effectual_macs"] / table["macs"], gain=table["dense_cycles"] / table["cycles"])
+    table = table[(table["density"] > 0) & ((table["density"] < 1) | (ops is not None))]
+    for index, (name, rows) in enumerate(table.groupby("arch", sort=False)):
+        color, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+        ax.plot(rows["density"], rows["gain"], marker, color=color, label=str(name), alpha=0.8, markeredgewidth=0)
+    if not table.empty:
+        ends = np.array([table["density"].min() * 0.9, 1.0])
+        ax.plot(ends, 1 / ends, color="black", linewidth=0.12 * points(), linestyle="--", label="1 / density")
+    plain_log(ax, "x")
+    plain_log(ax, "y")
+    ax.grid(True, axis="both")
+    ax.set_xlabel("density (effectual MACs / MACs)")
+    ax.set_ylabel("speed-up in cycles (×)")
+    legend_above(ax)
+    return ax
+
+
+@styled
+def stall_breakdown(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> Axes:
+    """Stack where each run's time goes: useful work, lost slots by cause, and waiting for DRAM.
+
+    The DRAM share is ``stall_cycles / (cycles + stall_cycles)``. The rest is split as the kernel's slots are:
+    ``busy : cause_1 : cause_2 ...`` in unit-cycles, with busy what the units did.
+
+    Parameters
+    ----------
+    result : Result
+        Replays.
+    ax : Axes, optional
+        Where to draw.
+    ops : str or iterable of str, optional
+        Only these ops.
+
+    Returns
+    -------
+    Axes
+        One bar for each arch and tuning; every bar adds up to 100 %.
+
+    Raises
+    ------
+    InputError
+        If the result has none of the ops.
+    """
+    shares = stall_shares(result, ops)
+    ax = axes(ax, 0.25 + 0.045 * len(shares))
+    from .energy import row_bars
+
+    row_bars(ax, shares * 100.0)
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("share of latency (%)")
+    legend_above(ax)
+    return ax
+
+
+def stall_shares(result: Result, ops: Ops = None):  # type: ignore[no-untyped-def]
+    """Return the shares that `stall_breakdown` draws: rows (arch, tuning), columns useful, causes, DRAM; sum 1."""
+    import pandas as pd
+
+    table = summary(result, ops)
+    rows = {}
+    for line in table.itertuples():
+        slots: dict[str, int] = {}
+        for name, causes in result.meta["runs"][line.run].get("slots", {}).items():
+            if ops is None or name in ([ops] if isinstance(ops, str) else list(ops)):
+                for cause, count in causes.items():
+                    slots[cause] = slots.get(cause, 0) + count
+        latency = line.cycles + line.stall_cycles
+        total = sum(slots.values())
+        compute = {cause: count / total * line.cycles / latency for cause, count in slots.items() if total}
+        if not total:
+            compute = {"busy": line.cycles / latency}
+        rows[(line.arch, line.tuning)] = {"busy": 0.0, **compute, "DRAM": line.stall_cycles / latency}
+    frame = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
+    frame.index = pd.MultiIndex.from_tuples(frame.index, names=["arch", "tuning"])
+    causes = sorted(set(frame.columns) - {"busy", "DRAM"}, key=lambda cause: -frame[cause].sum())
+    frame = frame[["busy", *causes, "DRAM"]]
+    frame.columns = ["useful", *(cause.replace("_", " ") for cause in causes), "DRAM"]
+    return frame.loc[:, (frame > 0).any()]
+
+
+@styled
+def utilisation_map(result: Result, ax: Axes | None = None, *, arch: str | None = None) -> Axes:
+    """Map how busy each PE or lane is, layer by layer: busy cycles over the op's compute cycles.
+
+    Parameters
+    ----------
+    result : Result
+        Replays on designs whose kernel counts its units.
+    ax : Axes, optional
+        Where to draw.
+    arch : str, optional
+        Which design; the first that counts its units by default.
+
+    Returns
+    -------
+    Axes
+        Units across, ops and layers down (each tuning's under one another); colour is the share, 0 to 1.
+
+    Raises
+    ------
+    InputError
+        If no run has busy counts by unit.
+    """
+    runs = [
+        (run, meta)
+        for run, meta in result.meta["runs"].items()
+        if meta.get("unit_busy") and arch in (None, meta["arch"]["name"])
+    ]
+    if not runs:
+        known = ", ".join(sorted({m["arch"]["name"] for m in result.meta["runs"].values() if m.get("unit_busy")}))
+        raise InputError(f"no run on {arch or 'any arch'} counts its units; those that do: {known or 'none'}")
+    chosen = runs[0][1]["arch"]["name"]
+    cycles = result.ops.set_index(["run", "op", "layer"])["cycles"]
+    rows: list[Any] = []
+    labels: list[str] = []
+    groups: list[tuple[int, str]] = []
+    for run, meta in runs:
+        if meta["arch"]["name"] != chosen:
+            continue
+        alike = _units_alike(result, run, meta)
+        for name, busy in meta["unit_busy"].items():
+            op, _, layer = name.rpartition(".")
+            rows.append(np.asarray(busy) / max(1, int(cycles.loc[(run, op, int(layer))])) / alike)
+            labels.append(f"{op} {layer}" if int(layer) >= 0 else op)
+        groups.append((len(rows), str(meta["trace"].get("tuning", {}).get("name") or meta["trace"]["name"])))
+    ax = axes(ax, 0.3 + 0.03 * len(rows))
+    share = np.array(rows)
+    image = ax.imshow(share, aspect="auto", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_yticks(range(len(labels)), labels, fontsize=0.7 * points())
+    start = 0
+    for end, name in groups:
+        ax.annotate(
+            "\n".join(wrap(name, 12)), (1.01, 1 - (start + end) / 2 / len(rows)), xycoords="axes fraction", va="center",
+            rotation=-90 if end - start > 3 else 0, fontsize=0.75 * points(),
+        )  # fmt: skip
+        if end < len(rows):
+            ax.axhline(end - 0.5, color="white", linewidth=0.2 * points())
+        start = end
+    ax.set_xlabel(f"PE or lane of {chosen}")
+    ax.grid(False)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.figure.colorbar(image, ax=ax, label="busy share of compute cycles", fraction=0.05, pad=0.1)
+    return ax
+
+
+def _units_alike(result: Result, run: str, meta: dict[str, Any]) -> int:
+    """How many units one busy count stands for: TensorDash counts a lane over all rows of its tile."""
+    name, busy = next(iter(meta["unit_busy"].items()))
+    op = name.rpartition(".")[0]
+    ops = result.ops
+    cycles = int(ops.loc[(ops["run"] == run) & (ops["op"] == op), "cycles"].sum())
+    slots = sum(meta.get("slots", {}).get(op, {}).values())
+    return max(1, round(slots / max(1, cycles * len(busy))))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..errors import InputError
 
@@ -13,19 +15,32 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, ordered so that neighbours differ in lightness too; hatches tell them apart in grey print.
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#6B6B6B"]
-HATCHES = ["", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo"]
+HATCHES = ["", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1))]
+# One colour map for every heat map: viridis is monotone in lightness, so it survives grey print.
+HEAT = "viridis"
 
-# Column widths in inches, from the publishers' author guides.
+# Column widths in inches, from the publishers' author guides; a slide is as wide as the projector's text block.
 WIDTHS = {"ieee": 3.5, "acm": 3.33, "slides": 10.0}
 FONT_POINTS = {"ieee": 8, "acm": 8, "slides": 18}
+SCREEN_WIDTH, SCREEN_POINTS = 6.4, 10
+ASPECT = 0.62
+# With more bars than this the numbers on them would touch.
+LABELLED_BARS = 24
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_page: ContextVar[str | None] = ContextVar("page", default=None)
 
 
 def rc(kind: str | None = None) -> dict[str, Any]:
     """Return matplotlib settings for a kind of page; None for a screen or notebook."""
-    points = FONT_POINTS[kind] if kind else 10
-    width = WIDTHS[kind] if kind else 6.4
+    points = FONT_POINTS[kind] if kind else SCREEN_POINTS
+    width = WIDTHS[kind] if kind else SCREEN_WIDTH
+    scale = points / 8
     return {
-        "figure.figsize": (width, width * 0.62),
+        "figure.figsize": (width, width * ASPECT),
         "figure.dpi": 120,
         "savefig.dpi": 300,
         "figure.constrained_layout.use": True,
@@ -37,28 +52,45 @@ def rc(kind: str | None = None) -> dict[str, Any]:
         "ytick.labelsize": points - 1,
         "legend.fontsize": points - 1,
         "legend.frameon": False,
+        "legend.handlelength": 1.6,
+        "legend.columnspacing": 1.0,
+        "legend.handletextpad": 0.5,
+        "legend.labelspacing": 0.3,
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "axes.linewidth": 0.6 * scale,
         "axes.grid": True,
         "axes.grid.axis": "y",
         "axes.axisbelow": True,
         "grid.color": "#D9D9D9",
-        "grid.linewidth": 0.6,
-        "hatch.linewidth": 0.5,
+        "grid.linewidth": 0.5 * scale,
+        "lines.linewidth": 1.2 * scale,
+        "lines.markersize": 4 * scale,
+        "xtick.major.width": 0.6 * scale,
+        "ytick.major.width": 0.6 * scale,
+        "hatch.linewidth": 0.5 * scale,
+        "image.cmap": HEAT,
         "pdf.fonttype": 42,
         "ps.fonttype": 42,
         "svg.fonttype": "path",
+        # element ids of an SVG are random without it, so that equal figures would be unequal files
+        "svg.hashsalt": "zeroskip",
     }
+
+
+def current_rc() -> dict[str, Any]:
+    """Return the settings of the page that `paper` opened, or the screen's."""
+    return rc(_page.get())
 
 
 @contextmanager
 def paper(kind: str = "ieee") -> Iterator[None]:
-    """Draw the figures inside at a venue's column width with embedded fonts.
+    """Draw and save the figures inside at a venue's column width with embedded fonts.
 
     Parameters
     ----------
     kind : {"ieee", "acm", "slides"}
-        Venue.
+        Venue: 3.5 in and 8 pt, 3.33 in and 8 pt, or 10 in and 18 pt.
 
     Raises
     ------
@@ -67,40 +99,117 @@ def paper(kind: str = "ieee") -> Iterator[None]:
     """
     import matplotlib as mpl
 
+    from hwmodels.errors import nearest
+
     if kind not in WIDTHS:
-        raise InputError(f"unknown paper style '{kind}'; known: {', '.join(WIDTHS)}")
-    with mpl.rc_context(rc(kind)):
-        yield
+        raise InputError(f"unknown paper style '{kind}'" + nearest(kind, WIDTHS))
+    token = _page.set(kind)
+    try:
+        with mpl.rc_context(rc(kind)):
+            yield
+    finally:
+        _page.reset(token)
 
 
-def axes(ax: Axes | None) -> Axes:
-    """Return `ax`, or the axes of a new figure in the suite's style."""
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Make a figure function draw in the suite's style, or in `paper`'s where one is open."""
+
+    @wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib as mpl
+
+        with mpl.rc_context(current_rc()):
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def axes(ax: Axes | None, aspect: float = ASPECT) -> Axes:
+    """Return `ax`, or the axes of a new figure whose height is `aspect` times its width."""
     if ax is not None:
         return ax
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
-    if mpl.rcParams["pdf.fonttype"] == 42 and mpl.rcParams["axes.grid"]:  # inside `paper`
-        return plt.subplots()[1]
-    with mpl.rc_context(rc()):
-        return plt.subplots()[1]
+    width = float(mpl.rcParams["figure.figsize"][0])
+    return plt.subplots(figsize=(width, width * aspect))[1]
 
 
-def grouped_bars(ax: Axes, groups: list[str], series: dict[str, list[float]], **style: Any) -> None:
+def points() -> float:
+    """Return the font size in force, which markers and hair lines follow."""
+    import matplotlib as mpl
+
+    return float(mpl.rcParams["font.size"])
+
+
+def wrapped(name: str) -> str:
+    """Break an arch's name where it may be broken, so that five of them fit under a column-wide figure."""
+    head, bracket, rest = name.partition("[")
+    if len(head) > 8 and "_" in head:
+        left, _, right = head.partition("_")
+        head = f"{left}\n{right}"
+    return head + ("\n" + bracket + rest if bracket else "")
+
+
+def legend_above(ax: Axes, handles: Sequence[Any] | None = None, labels: Sequence[str] | None = None) -> None:
+    """Put the legend above the data, in as many columns as the axes are wide enough for."""
+    if handles is None or labels is None:
+        handles, labels = ax.get_legend_handles_labels()
+    if not handles:
+        return
+    figure: Any = ax.figure
+    renderer = figure.canvas.get_renderer()
+    figure.draw_without_rendering()
+    room = ax.get_window_extent(renderer).width * 1.02
+    for columns in range(min(len(handles), 4), 0, -1):
+        legend = ax.legend(
+            handles, labels, ncols=columns, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2
+        )
+        if columns == 1 or legend.get_window_extent(renderer).width <= room:
+            return
+
+
+def plain_log(ax: Axes, which: str) -> None:
+    """Make an axis logarithmic with plain numbers; where it spans little, 2 and 5 are labelled too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(ax, f"set_{which}scale")("log")
+    axis = getattr(ax, f"{which}axis")
+    low, high = sorted(axis.get_view_interval())
+    decades = float("inf") if low <= 0 else high / low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def grouped_bars(ax: Axes, groups: list[str], series: dict[str, list[float]], bottom: float = 0.0) -> None:
     """Draw one cluster of bars for each group, one colour and hatch for each series."""
-    width = 0.8 / max(1, len(series))
+    width = 0.82 / max(1, len(series))
     for index, (label, values) in enumerate(series.items()):
-        at = [g - 0.4 + width * (index + 0.5) for g in range(len(groups))]
+        at = [g - 0.41 + width * (index + 0.5) for g in range(len(groups))]
         ax.bar(
             at,
-            values,
-            width * 0.92,
+            [value - bottom for value in values],
+            width * 0.94,
+            bottom=bottom,
             label=label,
-            color=PALETTE[index % len(PALETTE)],
-            hatch=HATCHES[index % len(HATCHES)],
-            edgecolor="white",
-            linewidth=0.4,
-            **style,
+            **bar_style(index),
         )
-    ax.set_xticks(range(len(groups)), groups)
+    if len(groups) * len(series) <= LABELLED_BARS:
+        for bars in ax.containers:
+            values = [bar.get_y() + bar.get_height() for bar in bars]
+            labels = ["" if value != value else f"{value:.3g}" for value in values]
+            ax.bar_label(bars, labels, padding=2, rotation=90, fontsize=points() * 0.75)
+        ax.margins(y=0.16)
+    ax.set_xticks(range(len(groups)), [wrapped(group) for group in groups])
     ax.tick_params(axis="x", length=0)
+
+
+def bar_style(index: int) -> dict[str, Any]:
+    """Colour and hatch of the bars of one series."""
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "hatch": HATCHES[index % len(HATCHES)],
+        "edgecolor": "white",
+        "linewidth": 0.0,
+    }

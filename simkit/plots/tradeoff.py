@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
 
 from ..errors import InputError
-from .density import MARKERS
-from .style import PALETTE, axes
+from ._data import Ops, measured, require, summary
+from .style import MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..result import Result
 
+# What an axis says for a column, and the factor to its unit.
+NAMES = {
+    "speedup": ("speed-up over dense (×)", 1.0),
+    "accuracy": ("held-out accuracy", 1.0),
+    "energy_pj": ("energy (µJ)", 1e-6),
+    "energy_per_token_pj": ("energy per token (nJ)", 1e-3),
+    "latency_s": ("latency (ms)", 1e3),
+    "power_w": ("power (W)", 1.0),
+    "energy_delay_js": ("energy-delay product (J s)", 1.0),
+    "area_mm2": ("area (mm²)", 1.0),
+    "cycles": ("million cycles", 1e-6),
+    "dram_bytes": ("DRAM traffic (MB)", 1e-6),
+    "train_seconds": ("tuning time (s)", 1.0),
+}
 
-def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: str | Iterable[str] | None = None) -> Axes:
-    """Plot held-out accuracy against energy per token: one line for each arch, one point for each tuning.
 
-    Bars are one standard error of the accuracy, and the energy table's range.
+def axis_of(column: str) -> tuple[str, float]:
+    """What an axis says for a column, and the factor to its unit."""
+    return NAMES.get(column, (column.replace("_", " "), 1.0))
+
+
+@styled
+def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> Axes:
+    """Plot held-out accuracy against energy per token: one line for each arch, one marker for each tuning.
+
+    Vertical bars are one standard error of the accuracy, horizontal ones the energy table's range.
 
     Parameters
     ----------
@@ -29,43 +53,186 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: str | Iterab
     ops : str or iterable of str, optional
         Only these ops.
 
+    Returns
+    -------
+    Axes
+        Energy (logarithmic) along x, accuracy along y.
+
     Raises
     ------
     InputError
         If no trace in the result has a measured accuracy.
     """
-    ax = axes(ax)
-    table = result.summary(ops)
-    measured = {
-        run: meta["trace"]["measurements"]
-        for run, meta in result.meta["runs"].items()
-        if "accuracy" in meta["trace"].get("measurements", {})
-    }
-    table = table[table["run"].isin(measured)].copy()
-    if table.empty:
+    table = with_measured(result, summary(result, ops), ["accuracy", "accuracy_se"])
+    if "accuracy" not in table or table["accuracy"].isna().all():
         raise InputError("no trace in this result has a measured accuracy; tune with simkit tune, then record")
-    table["accuracy"] = [measured[run]["accuracy"] for run in table["run"]]
-    table["error"] = [measured[run].get("accuracy_se", 0.0) for run in table["run"]]
+    ax = axes(ax, 0.75)
+    table = table.dropna(subset=["accuracy"])
     tunings = list(dict.fromkeys(table["tuning"]))
+    hair = 0.1 * points()
+    handles: list[Any] = []
     for index, (arch, rows) in enumerate(table.groupby("arch", sort=False)):
         rows = rows.sort_values("energy_per_token_pj")
         color = PALETTE[index % len(PALETTE)]
-        ax.plot(rows["energy_per_token_pj"] / 1e3, rows["accuracy"], color=color, linewidth=1.0, label=arch)
+        energy = rows["energy_per_token_pj"] / 1e3
+        handles += ax.plot(energy, rows["accuracy"], color=color, label=str(arch), linewidth=hair * 1.5)
+        ends = [energy - rows["energy_low_per_token_pj"] / 1e3, rows["energy_high_per_token_pj"] / 1e3 - energy]
+        error = rows.get("accuracy_se")
+        ax.errorbar(
+            energy, rows["accuracy"], yerr=error, xerr=np.maximum(ends, 0), fmt="none", ecolor=color,
+            elinewidth=hair * 0.7, alpha=0.6,
+        )  # fmt: skip
         for row in rows.itertuples():
-            ax.errorbar(
-                row.energy_per_token_pj / 1e3,
-                row.accuracy,
-                yerr=row.error,
-                fmt=MARKERS[tunings.index(row.tuning) % len(MARKERS)],
-                color=color,
-                markersize=5,
-                elinewidth=0.8,
-                capsize=2,
-            )
+            marker = MARKERS[tunings.index(row.tuning) % len(MARKERS)]
+            ax.plot(row.energy_per_token_pj / 1e3, row.accuracy, marker, color=color, markeredgecolor="white",
+                    markeredgewidth=0.4)  # fmt: skip
     for index, tuning in enumerate(tunings):
-        ax.plot([], [], MARKERS[index % len(MARKERS)], color="black", label=tuning, linestyle="none")
-    ax.set_xscale("log")
+        handles += ax.plot([], [], MARKERS[index % len(MARKERS)], color="#444444", label=tuning, linestyle="none")
+    plain_log(ax, "x")
+    ax.grid(True, axis="both")
     ax.set_xlabel("energy per token (nJ)")
     ax.set_ylabel("held-out accuracy")
-    ax.legend(fontsize="small", ncols=2)
+    legend_above(ax, handles, [str(handle.get_label()) for handle in handles])
     return ax
+
+
+@styled
+def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_seconds", gain: str = "accuracy") -> Axes:
+    """Plot what each tuning cost against what it reached.
+
+    Parameters
+    ----------
+    result : Result
+        Replays of traces whose tuning was measured; one marker for each trace.
+    ax : Axes, optional
+        Where to draw.
+    cost : str
+        A measurement of the tuning: ``train_seconds``, ``trainable_parameters``, ``backward_macs`` ...
+    gain : str
+        Another one: ``accuracy``, ``density`` ...
+
+    Returns
+    -------
+    Axes
+        Cost along x; the vertical bars of an accuracy are one standard error.
+
+    Raises
+    ------
+    InputError
+        If no trace in the result has both measurements.
+    """
+    xs, ys, errors = (measured(result, name) for name in (cost, gain, f"{gain}_se"))
+    runs = {m["trace"]["hash"]: run for run, m in result.meta["runs"].items() if run in xs and run in ys}
+    if not runs:
+        known = sorted({k for m in result.meta["runs"].values() for k in m["trace"].get("measurements", {})})
+        raise InputError(f"no tuning in this result has both '{cost}' and '{gain}'; measured: {', '.join(known)}")
+    ax = axes(ax)
+    for index, run in enumerate(runs.values()):
+        trace = result.meta["runs"][run]["trace"]
+        x, y = xs[run] * axis_of(cost)[1], ys[run] * axis_of(gain)[1]
+        ax.errorbar(
+            x, y, yerr=errors.get(run), fmt=MARKERS[index % len(MARKERS)], markersize=0.6 * points(),
+            color=PALETTE[index % len(PALETTE)], capsize=2, elinewidth=0.1 * points(),
+            label=str(trace.get("tuning", {}).get("name") or trace["name"]), linestyle="none",
+        )  # fmt: skip
+    ax.set_xlim(left=0)
+    ax.margins(y=0.15)
+    ax.grid(True, axis="both")
+    ax.set_xlabel(axis_of(cost)[0])
+    ax.set_ylabel(axis_of(gain)[0])
+    legend_above(ax)
+    return ax
+
+
+@styled
+def pareto(
+    points_of: Result | pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    x: str = "cycles",
+    y: str = "energy_per_token_pj",
+    maximise: Sequence[str] = ("accuracy", "speedup"),
+    group: str = "arch",
+    ops: Ops = None,
+) -> Axes:
+    """Plot sampled points and the Pareto front among them.
+
+    Parameters
+    ----------
+    points_of : Result or DataFrame
+        A result's summary (with its tunings' measurements), or any table with one row a point.
+    ax : Axes, optional
+        Where to draw.
+    x, y : str
+        Columns; both are minimised but for those in `maximise`.
+    maximise : sequence of str
+        Columns where more is better.
+    group : str
+        Column that gives the colours, where there is one of that name.
+    ops : str or iterable of str, optional
+        Only these ops of a result.
+
+    Returns
+    -------
+    Axes
+        Points faint, the front as steps; an axis that spans a factor of ten is logarithmic.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or no point has both figures.
+    """
+    if isinstance(points_of, pd.DataFrame):
+        table = points_of
+    else:
+        table = with_measured(points_of, summary(points_of, ops))
+    require(table, [x, y], "the table of points")
+    table = table.dropna(subset=[x, y])
+    if table.empty:
+        raise InputError(f"no point has both '{x}' and '{y}'")
+    table = table.assign(**{name: table[name] * axis_of(name)[1] for name in (x, y)})
+    ax = axes(ax, 0.75)
+    best = table[front(table, x, y, maximise)].sort_values(x)
+    groups = table.groupby(group, sort=False) if group in table else [("points", table)]
+    for index, (name, rows) in enumerate(groups):
+        ax.plot(rows[x], rows[y], MARKERS[index % len(MARKERS)], color=PALETTE[index % len(PALETTE)], label=str(name),
+                alpha=0.75, markeredgewidth=0)  # fmt: skip
+    # between two points of the front only what either of them reaches is known to be reachable
+    where = "pre" if x in maximise else "post"
+    ax.step(best[x], best[y], color="black", where=where, linewidth=0.12 * points(), label="Pareto front", zorder=1)
+    ax.plot(best[x], best[y], "o", markersize=0.95 * points(), markerfacecolor="none", markeredgecolor="black")
+    for axis, name in (("x", x), ("y", y)):
+        values = table[name]
+        if values.min() > 0 and values.max() / values.min() > 10:
+            plain_log(ax, axis)
+        getattr(ax, f"set_{axis}label")(axis_of(name)[0])
+    ax.grid(True, axis="both")
+    legend_above(ax)
+    return ax
+
+
+def front(table: pd.DataFrame, x: str, y: str, maximise: Sequence[str] = ()) -> np.ndarray[Any, Any]:
+    """Return ``bool[rows]``: which rows no other beats in `x` and `y` at once (ties stay)."""
+    values = table[[x, y]].to_numpy(dtype=float) * [-1.0 if name in maximise else 1.0 for name in (x, y)]
+    order = np.lexsort((values[:, 1], values[:, 0]))
+    keep = np.zeros(len(values), dtype=bool)
+    lowest, at = np.inf, -np.inf
+    for row in order:
+        first, second = values[row]
+        if second < lowest or (second == lowest and first == at):
+            keep[row] = True
+            lowest, at = second, first
+    return keep
+
+
+def with_measured(result: Result, table: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Add what was measured of each run's tuning (accuracy, its standard error ...) to a summary."""
+    runs = result.meta["runs"]
+    if names is None:
+        names = list(dict.fromkeys(k for m in runs.values() for k in m["trace"].get("measurements", {})))
+    extra = {}
+    for name in names:
+        found = measured(result, name)
+        if found and name not in table:
+            extra[name] = [found.get(run, float("nan")) for run in table["run"]]
+    return table.assign(**extra)

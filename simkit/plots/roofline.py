@@ -1,0 +1,117 @@
+"""Rooflines of the archs, with the replayed ops on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError
+from ._data import Ops, arch_of, op_table
+from .style import DASHES, MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hwmodels import Arch
+
+    from ..result import Result
+
+
+@styled
+def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: Sequence[Arch] | None = None) -> Axes:
+    """Plot the ops of each arch against its dense roof.
+
+    The roof is ``min(peak, bandwidth intensity)`` with the peak of dense GEMMs. Ops are drawn at their dense MACs
+    over DRAM bytes and over latency, so a marker above the roof is work that was skipped, not done faster.
+
+    Parameters
+    ----------
+    result : Result
+        Replays; layers of one op are drawn as one marker.
+    ax : Axes, optional
+        Where to draw.
+    ops : str or iterable of str, optional
+        Only these ops.
+    archs : sequence of Arch, optional
+        The archs of the result where they do not ship by name.
+
+    Returns
+    -------
+    Axes
+        MAC per DRAM byte along x, MAC/s along y, both logarithmic.
+
+    Raises
+    ------
+    InputError
+        If an arch is not known here, or the result has none of the ops.
+    """
+    table = op_table(result, ops)
+    given = {arch.hash: arch for arch in archs or ()}
+    chosen = {}
+    for meta in result.meta["runs"].values():
+        name, key = meta["arch"]["name"], meta["arch"]["hash"]
+        if name not in chosen and name in set(table["arch"]):
+            chosen[name] = given[key] if key in given else arch_of(meta)
+    table = table.assign(op=table["op"].map(_merged_names(table)))
+    sums = table.groupby(["arch", "tuning", "op"], sort=False)[["macs", "latency_s", "dram_bytes"]].sum().reset_index()
+    sums = sums[sums["dram_bytes"] > 0]
+    if sums.empty:
+        raise InputError("no op in this result moves a byte of DRAM; a roofline needs traffic")
+    sums = sums.assign(intensity=sums["macs"] / sums["dram_bytes"], rate=sums["macs"] / sums["latency_s"])
+    ax = axes(ax, 0.8)
+    reach = np.array([sums["intensity"].min() / 3, sums["intensity"].max() * 3])
+    names = list(dict.fromkeys(sums["op"]))
+    for index, (name, arch) in enumerate(chosen.items()):
+        color = PALETTE[index % len(PALETTE)]
+        peak, bandwidth = peak_macs_per_s(arch), float(arch.memory.bandwidth.value)
+        at = np.geomspace(float(reach[0]), float(reach[1]), 200)
+        ax.plot(at, np.minimum(peak, bandwidth * at), color=color, linestyle=DASHES[index % len(DASHES)], label=name)
+        rows = sums[sums["arch"] == name]
+        for op, marked in rows.groupby("op", sort=False):
+            ax.plot(marked["intensity"], marked["rate"], MARKERS[names.index(str(op)) % len(MARKERS)], color=color,
+                    alpha=0.85, markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
+    handles, labels = ax.get_legend_handles_labels()
+    for index, op in enumerate(names):
+        handles += ax.plot([], [], MARKERS[index % len(MARKERS)], color="#444444", linestyle="none")
+        labels.append(op)
+    plain_log(ax, "x")
+    ax.set_yscale("log")
+    ax.set_xlim(*reach)
+    ax.grid(True, axis="both")
+    ax.set_xlabel("dense MACs per DRAM byte")
+    ax.set_ylabel("dense MACs per second")
+    ax.tick_params(labelsize=points() - 1)
+    legend_above(ax, handles, labels)
+    return ax
+
+
+def _merged_names(table: pd.DataFrame) -> dict[str, str]:
+    """Name ops of equal shapes and work as one, ``k, q, v``: their markers would lie on one another."""
+    alike: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+    for name, rows in table.groupby("op", sort=False):
+        shapes = rows[["m", "k", "n", "repeat", "macs", "effectual_macs"]].drop_duplicates()
+        alike.setdefault(tuple(sorted(shapes.itertuples(index=False, name=None))), []).append(str(name))
+    return {name: ", ".join(names) for names in alike.values() for name in names}
+
+
+# K and N of the GEMMs that tell the peak: a multiple of every array size in the archs
+PROBE = 2048
+_PEAKS: dict[str, float] = {}
+
+
+def peak_macs_per_s(arch: Arch) -> float:
+    """Dense MACs per second once the pipeline is full: the marginal rate between two GEMMs, 64 and 32 tokens."""
+    import hwmodels
+
+    if arch.hash in _PEAKS:
+        return _PEAKS[arch.hash]
+
+    def cycles(tokens: int) -> int:
+        weight = hwmodels.OnesMask(PROBE, PROBE)
+        return hwmodels.simulate(hwmodels.Op("peak", 0, tokens, PROBE, PROBE, weight=weight), arch).dense_cycles
+
+    _PEAKS[arch.hash] = 32 * PROBE * PROBE / (cycles(64) - cycles(32)) * arch.clock_hz
+    return _PEAKS[arch.hash]
