@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ._owner import check_owner
@@ -65,3 +67,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # importing the module simkit.replay sets it here, where it would hide the function of that name
+        if not (isinstance(value, ModuleType) and _WHERE.get(name) == name != "plots"):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 import hwmodels
-from hwmodels import Arch, Counts, EnergyTable, Mask, OnesMask, Op, PackedMask
-from hwmodels.counts import total
+from hwmodels import Arch, Counts, EnergyTable
+from hwmodels.energy import Price
 
 from .errors import InputError
 from .provenance import environment, key_of, model_sources
-from .result import COLUMNS, Result, concat
+from .result import COLUMNS, ENERGY, Result
+from .workload import Counted, Workload, build_ops
 
 if TYPE_CHECKING:
-    from traces import OpSpec, Trace
+    from traces import Trace
+
+__all__ = [
+    "DEFAULT_TABLE",
+    "Rows",
+    "Workload",
+    "add_run",
+    "arch",
+    "build_ops",
+    "load_trace",
+    "replay",
+    "replay_one",
+    "run_key",
+]
 
 DEFAULT_TABLE = "default_45nm"
 
@@ -28,7 +41,7 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     """Open a stored trace (lazily): a local path or any fsspec URL."""
     import traces
 
-    return traces.open_trace(path)
+    return traces.open_trace(str(path))
 
 
 def arch(name: str | os.PathLike[str], **changes: Any) -> Arch:
@@ -91,196 +104,130 @@ def replay(
     listed = [archs] if isinstance(archs, (str, Arch)) else list(archs)
     many_archs = [arch(one) if isinstance(one, str) else one for one in listed]
     prices = hwmodels.load_table(table) if isinstance(table, str) else table
-    pairs = [(trace, one) for trace in many_traces for one in many_archs]
-    bar = tqdm(pairs, desc="replay", unit="run", disable=not progress, leave=False)
-    parts = [replay_one(trace, one, prices, ops, weights, threads) for trace, one in bar]
-    return concat(parts)
+    rows = Rows()
+    runs: dict[str, Any] = {}
+    with tqdm(total=len(many_traces) * len(many_archs), desc="replay", unit="run", disable=not progress) as bar:
+        for trace in many_traces:
+            work = Workload(trace, ops, weights)
+            for one in many_archs:
+                if run_key(trace, one, prices, work.wanted, weights) not in runs:
+                    runs.update(add_run(rows, work, one, prices, threads))
+                bar.update()
+    return Result(rows.frame(), {"runs": runs})
 
 
 def replay_one(
     trace: Trace, arch: Arch, table: EnergyTable, ops: Iterable[str] | None, weights: str, threads: int | None
 ) -> Result:
     """Replay one trace on one arch: one run."""
-    wanted = sorted(ops) if ops is not None else None
-    run = run_key(trace, arch, table, wanted, weights)
-    items = list(build_ops(trace, wanted, weights))
-    vectors = [] if arch.vector_lanes is None else vector_specs(trace, wanted)
-    if not items and not vectors:
-        known = sorted({spec.op for spec in trace.ops() if spec.kind == "gemm"})
-        raise InputError(f"trace '{trace.name}' has none of the ops {wanted}; it has {', '.join(known)}")
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        counted = list(pool.map(lambda op: _simulate_once(op, arch), items))
-    merged = _merge(items, counted)
-    tuning = str(trace.attrs.get("tuning", {}).get("name", "") or trace.name)
-    key = {"run": run, "trace": trace.name, "tuning": tuning, "arch": arch.name}
-    rows = [row for op, counts in merged for row in _rows(key | _shape(op), counts, arch, table)]
-    for spec in vectors:
-        shape = {"layer": spec.layer, "op": spec.op, "kind": "vector", "m": spec.m, "k": 1, "n": 1, "batch": spec.m}
-        counts = hwmodels.simulate_vector(spec.m * spec.repeat, arch)
-        rows += _rows({**key, **shape, "repeat": spec.repeat}, counts, arch, table)
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    return Result(frame, {"runs": {run: _run_meta(trace, arch, table, wanted, weights, merged)}})
+    rows = Rows()
+    runs = add_run(rows, Workload(trace, ops, weights), arch, table, threads)
+    return Result(rows.frame(), {"runs": runs})
 
 
-def vector_specs(trace: Trace, ops: list[str] | None = None) -> list[OpSpec]:
-    """Return the trace's vector ops (norms, softmax, activation, residual)."""
-    return [spec for spec in trace.ops() if spec.kind == "vector" and (ops is None or spec.op in ops)]
+def add_run(
+    rows: Rows, work: Workload, arch: Arch, table: EnergyTable, threads: int | None = None, units: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Replay a workload on an arch: append its rows, and return what to know of the run by its key.
 
-
-def _merge(items: Sequence[Op], counted: Sequence[Counts]) -> list[tuple[Op, Counts]]:
-    """Join an op that runs at several shapes into one: counts added, the shape that does most of the MACs shown."""
-    groups: dict[tuple[int, str], list[tuple[Op, Counts]]] = {}
-    for op, counts in zip(items, counted, strict=True):
-        groups.setdefault((op.layer, op.name), []).append((op, counts))
-    return [
-        (max((op for op, _ in parts), key=lambda op: op.macs), total([counts for _, counts in parts]))
-        for parts in groups.values()
-    ]
-
-
-def run_key(trace: Trace, arch: Arch, table: EnergyTable, ops: list[str] | None, weights: str) -> str:
-    """Content key of a run: the same inputs and the same kernels give the same key."""
-    return key_of(trace.hash, arch.hash, table.hash, ops, weights, model_sources())
-
-
-def build_ops(trace: Trace, ops: list[str] | None = None, weights: str = "recorded") -> Iterable[Op]:
-    """Turn a trace's op list into hardware ops with the recorded masks."""
-    for spec in trace.ops():
-        if spec.kind != "gemm" or (ops is not None and spec.op not in ops):
-            continue
-        site = trace.sites[spec.input_site] if spec.input_site else None
-        output = trace.sites[spec.output_site] if spec.output_site else None
-        recorded = site.weight_mask() if site else None
-        yield Op(
-            name=spec.op,
-            layer=spec.layer,
-            m=spec.m,
-            k=spec.k,
-            n=spec.n,
-            activation=site.mask() if site else None,
-            weight=weight_mask(weights, spec.n, spec.k, recorded) if spec.has_weight else None,
-            output=output.mask() if output else None,
-            batch=spec.tokens_per_pass,
-            repeat=spec.repeat,
-            has_weight=spec.has_weight,
-        )
-
-
-def weight_mask(weights: str, n: int, k: int, recorded: Mask | None) -> Mask | None:
-    """Choose the weight mask (N, K) of one op; see `replay` for the words.
-
-    Raises
-    ------
-    InputError
-        If the word is unknown or the density is not in (0, 1].
+    `units` keeps the busy cycles of every PE or lane, which many runs of a large array would make bulky.
     """
-    if weights == "recorded":
-        return recorded
-    if weights == "dense":
-        return OnesMask(n, k)
-    kind, _, text = weights.partition(":")
-    try:
-        density = float(text)
-    except ValueError:
-        density = 0.0
-    if kind != "random" or not 0 < density <= 1:
-        raise InputError(f"weights '{weights}' is not known; say recorded, dense, or random:DENSITY (e.g. random:0.5)")
-    return PackedMask.bernoulli(n, k, density, seed=n * 1_000_003 + k)
-
-
-# Dense GEMMs of one shape recur in every layer and trace; masks never go in here, so entries are a few integers.
-_DENSE: dict[tuple[Any, ...], Counts] = {}
-
-
-def _simulate_once(op: Op, arch: Arch) -> Counts:
-    dense_weight = isinstance(op.weight, OnesMask)
-    if op.activation is not None or op.output is not None or (op.weight is not None and not dense_weight):
-        return hwmodels.simulate(op, arch)
-    key = (arch.hash, op.m, op.k, op.n, op.batch, op.repeat, op.phase, op.has_weight, dense_weight)
-    if key not in _DENSE:
-        _DENSE[key] = hwmodels.simulate(op, arch)
-    return _DENSE[key]
-
-
-def _shape(op: Op) -> dict[str, Any]:
-    return {
-        "layer": op.layer,
-        "op": op.name,
-        "kind": "gemm",
-        "m": op.m,
-        "k": op.k,
-        "n": op.n,
-        "batch": op.batch or op.m,
-        "repeat": op.repeat,
+    counted = work.count(arch, threads)
+    run = run_key(work.trace, arch, table, work.wanted, work.weights)
+    key = {"run": run, "trace": work.trace.name, "tuning": work.tuning, "arch": arch.name}
+    first = len(rows)
+    priced = {name: table.price(arch, name) for name in {name for one in counted for name in one.counts.actions}}
+    for one in counted:
+        rows.add(key | one.shape, one.counts, arch, priced)
+    meta = {
+        "trace": work.facts,
+        "arch": {"name": arch.name, "hash": arch.hash, "kernel": arch.kernel, "source": arch.source},
+        "table": {"name": table.name, "hash": table.hash},
+        "ops": work.wanted,
+        "weights": work.weights,
+        "kernels": model_sources(),
+        "totals": rows.totals(first, counted, arch),
+        **_unit_cycles(counted, units),
+        "environment": environment(),
     }
+    return {run: meta}
 
 
-def _rows(key: dict[str, Any], counts: Counts, arch: Arch, table: EnergyTable) -> list[dict[str, Any]]:
-    latency = counts.latency_s(arch.clock_hz)
-    own = {
-        **key,
+class Rows:
+    """Rows of a result, column by column: a sweep appends millions."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+
+    def __len__(self) -> int:
+        return len(self.columns["run"])
+
+    def frame(self) -> pd.DataFrame:
+        """Return all rows."""
+        return pd.DataFrame(self.columns, columns=COLUMNS)
+
+    def add(self, key: dict[str, Any], counts: Counts, arch: Arch, priced: dict[str, Price]) -> None:
+        """Append one op: a row for each of its actions, and one for static energy."""
+        for name, count in counts.actions.items():
+            component, _, action = name.partition(".")
+            self._energy(component, action, count, *priced[name])
+        # one watt for one picosecond is one picojoule, so static power is priced per picosecond of latency
+        latency = counts.latency_s(arch.clock_hz)
+        watts = float(arch.static_power.value)
+        low, high = (watts if end is None else end for end in (arch.static_power.low, arch.static_power.high))
+        self._energy("static", "picosecond", round(latency * 1e12), watts, low, high)
+        times = len(counts.actions) + 1
+        for name, value in (key | _figures(counts, arch)).items():
+            self.columns[name] += [value] * times
+
+    def _energy(self, component: str, action: str, count: int, pj: float, low: float, high: float) -> None:
+        columns = self.columns
+        columns["component"].append(component)
+        columns["action"].append(action)
+        columns["count"].append(count)
+        columns["energy_pj"].append(count * pj)
+        columns["energy_low_pj"].append(count * low)
+        columns["energy_high_pj"].append(count * high)
+
+    def totals(self, first: int, counted: Sequence[Counted], arch: Arch) -> dict[str, Any]:
+        """Sum the ops counted, and the energies of all rows from `first` on."""
+        figures = [_figures(one.counts, arch) for one in counted]
+        sums = {name: sum(one[name] for one in figures) for name in figures[0]}
+        return sums | {name: sum(self.columns[name][first:]) for name in ENERGY}
+
+
+def _figures(counts: Counts, arch: Arch) -> dict[str, Any]:
+    return {
         "macs": counts.macs,
         "effectual_macs": counts.effectual_macs,
         "cycles": counts.cycles,
         "dense_cycles": counts.dense_cycles,
         "stall_cycles": counts.stall_cycles,
         "dense_stall_cycles": counts.dense_stall_cycles,
-        "latency_s": latency,
+        "latency_s": counts.latency_s(arch.clock_hz),
         "dense_latency_s": counts.dense_latency_s(arch.clock_hz),
         "dram_bytes": counts.dram_bytes,
     }
-    rows = []
-    for name, count in counts.actions.items():
-        component, _, action = name.partition(".")
-        price = table.price(arch, name)
-        rows.append(own | _energy(component, action, count, price.pj, price.low, price.high))
-    # one watt for one picosecond is one picojoule, so static power is priced per picosecond of latency
-    static = arch.static_power
-    watts = float(static.value)
-    low, high = (watts if end is None else end for end in (static.low, static.high))
-    rows.append(own | _energy("static", "picosecond", round(latency * 1e12), watts, low, high))
-    return rows
 
 
-def _energy(component: str, action: str, count: int, pj: float, low: float, high: float) -> dict[str, Any]:
-    return {
-        "component": component,
-        "action": action,
-        "count": count,
-        "energy_pj": count * pj,
-        "energy_low_pj": count * low,
-        "energy_high_pj": count * high,
-    }
-
-
-def _run_meta(
-    trace: Trace,
-    arch: Arch,
-    table: EnergyTable,
-    ops: list[str] | None,
-    weights: str,
-    merged: list[tuple[Op, Counts]],
-) -> dict[str, Any]:
+def _unit_cycles(counted: Sequence[Counted], units: bool) -> dict[str, Any]:
+    """Lost unit-cycles by cause, unit-cycles by op and use, and the busy cycles of each unit."""
     stalls: dict[str, int] = {}
     slots: dict[str, dict[str, int]] = {}
     busy: dict[str, list[int]] = {}
-    for op, counts in merged:
+    for _, op, counts in counted:
+        if op is None:
+            continue
         _add(slots.setdefault(op.name, {}), _slots(counts))
         _add(stalls, {name: int(value) for name, value in counts.stalls.items()})
-        if counts.unit_busy is not None and op.activation is not None:
+        if units and counts.unit_busy is not None and op.activation is not None:
             busy[f"{op.name}.{op.layer}"] = [int(value) for value in counts.unit_busy]
-    return {
-        "trace": {"name": trace.name, "hash": trace.hash, "tokens": trace.n_tokens, **trace.attrs},
-        "arch": {"name": arch.name, "hash": arch.hash, "kernel": arch.kernel, "source": arch.source},
-        "table": {"name": table.name, "hash": table.hash},
-        "ops": ops,
-        "weights": weights,
-        "kernels": model_sources(),
-        "stalls": stalls,
-        "slots": slots,
-        "unit_busy": busy,
-        "environment": environment(),
-    }
+    return {"stalls": stalls, "slots": slots, "unit_busy": busy}
+
+
+def run_key(trace: Trace, arch: Arch, table: EnergyTable, ops: list[str] | None, weights: str) -> str:
+    """Content key of a run: the same inputs and the same kernels give the same key."""
+    return key_of(trace.hash, arch.hash, table.hash, ops, weights, model_sources())
 
 
 def _slots(counts: Counts) -> dict[str, int]:

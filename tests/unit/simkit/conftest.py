@@ -17,7 +17,7 @@ def plain_trace_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     masks = {
         "first": rng.random((40, 96)) < 0.3,
         "first_weight": rng.random((24, 96)) < 0.6,
-        "second": rng.random((17, 130)) < 0.1,
+        "second": rng.random((40, 130)) < 0.1,
         "second_weight": rng.random((50, 130)) < 0.5,
     }
     np.savez(folder / "masks.npz", **masks)

@@ -1,0 +1,186 @@
+"""A trace's operations with their masks, ready to be counted on many archs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import hwmodels
+from hwmodels import Arch, Counts, Mask, OnesMask, Op, PackedMask
+from hwmodels.counts import total
+from hwmodels.mask import load, words_per_row
+from hwmodels.memo import Memo
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from traces import OpSpec, Trace
+
+# masks of a workload up to this many bytes stay in memory where it is counted again and again
+HOLD_BYTES = 512 << 20
+
+
+class Counted(NamedTuple):
+    """What one operation of one layer does on an arch; `op` is None for a vector op."""
+
+    shape: dict[str, Any]
+    op: Op | None
+    counts: Counts
+
+
+class Workload:
+    """The ops of one trace.
+
+    Parameters
+    ----------
+    trace : Trace
+        Where the masks are.
+    ops : list of str, optional
+        Only these; all by default.
+    weights : str
+        Which weight masks, as in `simkit.replay`.
+    hold : bool
+        Keep masks in memory and what was counted of them, for a sweep; otherwise masks are streamed each time.
+
+    Raises
+    ------
+    InputError
+        If the trace has none of these ops.
+    """
+
+    def __init__(self, trace: Trace, ops: Iterable[str] | None = None, weights: str = "recorded", hold: bool = False):
+        self.trace, self.weights = trace, weights
+        self.wanted = sorted(ops) if ops is not None else None
+        self.items = list(build_ops(trace, self.wanted, weights))
+        self.vectors = vector_specs(trace, self.wanted)
+        if not self.items and not self.vectors:
+            known = sorted({spec.op for spec in trace.ops() if spec.kind == "gemm"})
+            raise InputError(f"trace '{trace.name}' has none of the ops {self.wanted}; it has {', '.join(known)}")
+        if hold:
+            self.items = _held(self.items)
+        # dense GEMMs of one shape recur in every layer: each shape is counted once
+        places: dict[Any, int] = {}
+        self._place = [places.setdefault(_likeness(op), len(places)) for op in self.items]
+        self._distinct = [self.items[self._place.index(place)] for place in range(len(places))]
+        self._memo = Memo()
+        self.facts = {"name": trace.name, "hash": trace.hash, "tokens": trace.n_tokens, **trace.attrs}
+
+    @property
+    def tuning(self) -> str:
+        """Name of the tuning, or of the trace where it was not tuned."""
+        return str(self.trace.attrs.get("tuning", {}).get("name", "") or self.trace.name)
+
+    def count(self, arch: Arch, threads: int | None = None) -> list[Counted]:
+        """Count every op on an arch; kernels release the GIL, so threads share them out."""
+        if arch.vector_lanes is None and not self.items:
+            raise InputError(f"arch '{arch.name}' states no vector unit, and the ops {self.wanted} are vector ops")
+        threads = threads or os.cpu_count() or 1
+        if threads == 1:
+            found = [self._memo.simulate(op, arch) for op in self._distinct]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                found = list(pool.map(lambda op: self._memo.simulate(op, arch), self._distinct))
+        merged = _merge(self.items, [found[place] for place in self._place])
+        counted = [Counted(_shape(op), op, counts) for op, counts in merged]
+        for spec in self.vectors if arch.vector_lanes is not None else []:
+            shape = {"layer": spec.layer, "op": spec.op, "kind": "vector", "m": spec.m, "k": 1, "n": 1, "batch": spec.m}
+            counts = hwmodels.simulate_vector(spec.m * spec.repeat, arch)
+            counted.append(Counted({**shape, "repeat": spec.repeat}, None, counts))
+        return counted
+
+
+def _likeness(op: Op) -> Any:
+    """Key that ops with the same counts share; an op with masks is like no other."""
+    weight = "ones" if isinstance(op.weight, OnesMask) else op.weight
+    if op.activation is not None or op.output is not None or not (weight is None or weight == "ones"):
+        return id(op)
+    return op.m, op.k, op.n, op.batch, op.repeat, op.phase, op.has_weight, weight
+
+
+def _held(items: list[Op]) -> list[Op]:
+    """Load masks into memory where all of them fit `HOLD_BYTES`."""
+    masks = [mask for op in items for mask in (op.activation, op.weight, op.output) if mask is not None]
+    if sum(mask.shape[0] * words_per_row(mask.shape[1]) * 8 for mask in masks) > HOLD_BYTES:
+        return items
+
+    def hold(mask: Mask | None) -> Mask | None:
+        return mask if mask is None or isinstance(mask, OnesMask) else load(mask)
+
+    return [replace(op, activation=hold(op.activation), weight=hold(op.weight), output=hold(op.output)) for op in items]
+
+
+def build_ops(trace: Trace, ops: list[str] | None = None, weights: str = "recorded") -> Iterable[Op]:
+    """Turn a trace's op list into hardware ops with the recorded masks."""
+    for spec in trace.ops():
+        if spec.kind != "gemm" or (ops is not None and spec.op not in ops):
+            continue
+        site = trace.sites[spec.input_site] if spec.input_site else None
+        output = trace.sites[spec.output_site] if spec.output_site else None
+        recorded = site.weight_mask() if site else None
+        yield Op(
+            name=spec.op,
+            layer=spec.layer,
+            m=spec.m,
+            k=spec.k,
+            n=spec.n,
+            activation=site.mask() if site else None,
+            weight=weight_mask(weights, spec.n, spec.k, recorded) if spec.has_weight else None,
+            output=output.mask() if output else None,
+            batch=spec.tokens_per_pass,
+            repeat=spec.repeat,
+            has_weight=spec.has_weight,
+        )
+
+
+def weight_mask(weights: str, n: int, k: int, recorded: Mask | None) -> Mask | None:
+    """Choose the weight mask (N, K) of one op; see `replay` for the words.
+
+    Raises
+    ------
+    InputError
+        If the word is unknown or the density is not in (0, 1].
+    """
+    if weights == "recorded":
+        return recorded
+    if weights == "dense":
+        return OnesMask(n, k)
+    kind, _, text = weights.partition(":")
+    try:
+        density = float(text)
+    except ValueError:
+        density = 0.0
+    if kind != "random" or not 0 < density <= 1:
+        raise InputError(f"weights '{weights}' is not known; say recorded, dense, or random:DENSITY (e.g. random:0.5)")
+    return PackedMask.bernoulli(n, k, density, seed=n * 1_000_003 + k)
+
+
+def vector_specs(trace: Trace, ops: list[str] | None = None) -> list[OpSpec]:
+    """Return the trace's vector ops (norms, softmax, activation, residual)."""
+    return [spec for spec in trace.ops() if spec.kind == "vector" and (ops is None or spec.op in ops)]
+
+
+def _merge(items: Sequence[Op], counted: Sequence[Counts]) -> list[tuple[Op, Counts]]:
+    """Join an op that runs at several shapes into one: counts added, the shape that does most of the MACs shown."""
+    groups: dict[tuple[int, str], list[tuple[Op, Counts]]] = {}
+    for op, counts in zip(items, counted, strict=True):
+        groups.setdefault((op.layer, op.name), []).append((op, counts))
+    return [
+        (max((op for op, _ in parts), key=lambda op: op.macs), total([counts for _, counts in parts]))
+        for parts in groups.values()
+    ]
+
+
+def _shape(op: Op) -> dict[str, Any]:
+    return {
+        "layer": op.layer,
+        "op": op.name,
+        "kind": "gemm",
+        "m": op.m,
+        "k": op.k,
+        "n": op.n,
+        "batch": op.batch or op.m,
+        "repeat": op.repeat,
+    }
