@@ -138,7 +138,7 @@ DESIGNS: dict[str, Design] = {
             limits=lambda p: Shape(1, 200, 40 * p["PES"]),
             load=encode.eie,
             sums=encode.eie_sums,
-            variant=lambda p: {"pes": p["PES"], "ring": p["RING"]},
+            variant=lambda p: {"pes": p["PES"], "fifo_depth": p["RING"], "bias": True},
             constant=-2,
         ),
         Design(

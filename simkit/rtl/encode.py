@@ -216,10 +216,15 @@ def eie_case(act: Ints, pointers: list[Ints], entries: list[Ints], columns: int,
 
 
 def eie_sums(words: Ints, problem: Problem, params: Params) -> Ints:
-    """Sums ``int64[1, N]``."""
-    return words[: problem.weight.shape[0]].reshape(1, -1)
+    """Sums ``int64[1, N]`` less the bias."""
+    outputs = problem.weight.shape[0]
+    return (words[:outputs] - _bias(outputs)).reshape(1, -1)
 
 
 def with_bias(weight: Ints) -> Ints:
-    """Append the column of the bias line: no bias, as in an op that has none."""
-    return np.pad(weight, ((0, 0), (0, 1)))
+    """Append the column of the bias line, an entry for every output."""
+    return np.column_stack([weight, _bias(len(weight))])
+
+
+def _bias(outputs: int) -> Ints:
+    return np.resize(WEIGHTS, outputs)

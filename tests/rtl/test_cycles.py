@@ -1,0 +1,108 @@
+"""Kernels equal to RTL: every case of every design, to the cycle and to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hwmodels
+from simkit.rtl.build import Outcome, build, run_cases
+from simkit.rtl.cases import KINDS, Shape, draw, from_masks
+from simkit.rtl.designs import DESIGNS
+from simkit.rtl.encode import eie_case
+from simkit.rtl.validate import compare, write_waveform
+
+CASES = 220
+GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "golden"
+BUILDS = [(design, params) for design in DESIGNS.values() for params in design.builds]
+
+
+def _name(value: object) -> str:
+    return getattr(value, "kernel", None) or ",".join(f"{k}={v}" for k, v in dict(value).items())  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(("design", "params"), BUILDS, ids=_name)
+def test_kernel_equals_rtl(verilator, design, params):
+    if design.arch not in hwmodels.list_archs():
+        pytest.skip(f"arch '{design.arch}' is not there")
+    limits = design.limits(params)
+    problems = draw(-(-CASES // len(design.builds)), limits, seed=7)
+    rng = np.random.default_rng(11)
+    whole = [(f"largest-{d}", rng.random((limits.m, limits.k)) < d) for d in (0.0, 0.3, 1.0)]
+    rows = compare(design, params, build(design.source, design.top, params), problems + from_masks(whole, limits, 3))
+    wrong = [row for row in rows if not (row["cycles_equal"] and row["values_equal"])]
+    assert not wrong, f"{len(wrong)} of {len(rows)} cases differ, the first: {wrong[0]}"
+    assert {row["case"].split("-")[0] for row in rows} == {*KINDS, "largest"}
+    if design.kernel != "systolic":
+        assert len({row["rtl_cycles"] for row in rows}) > 20
+
+
+def _vectors(kind: str):
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden vectors at {GOLDEN}")
+    return json.loads((GOLDEN / "cycles.json").read_text())[kind], np.load(GOLDEN / "vectors.npz")
+
+
+def test_tensordash_rtl_equals_independent_vectors(verilator):
+    """Cycles of a model by another hand, itself equal to other RTL of the same design."""
+    cases, vectors = _vectors("tensordash")
+    rng = np.random.default_rng(5)
+    for params in DESIGNS["tensordash"].builds:
+        design, mine = DESIGNS["tensordash"], [case for case in cases if case["rows"] == params["ROWS"]]
+        assert len(mine) == 30
+        masks = [(case["case"], np.unpackbits(vectors[case["case"]], axis=1)[:, : case["k"]] != 0) for case in mine]
+        problems = from_masks(masks, Shape(params["ROWS"], 1024, params["COLS"]), int(rng.integers(99)))
+        outcomes = run_cases(
+            build(design.source, design.top, params), [design.load(problem, params) for problem in problems]
+        )
+        for case, problem, outcome in zip(mine, problems, outcomes, strict=True):
+            assert outcome.cycles == case["cycles"] + design.constant, case
+            np.testing.assert_array_equal(design.sums(outcome.words, problem, params), problem.expected)
+
+
+def _reference_sums(act, entries, pointers, locals_):
+    """Walk the compressed columns one entry at a time."""
+    codebook = np.array([0, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8])
+    pes = act.shape[1]
+    values = np.append(act[:-1].ravel(), act[-1, 0])
+    sums = np.zeros((pes, locals_), dtype=np.int64)
+    for column in np.flatnonzero(values):
+        for pe in range(pes):
+            row = -1
+            for entry in entries[pe][pointers[pe][column] : pointers[pe][column + 1]]:
+                row = (row + 1 + (int(entry) >> 4)) % locals_
+                sums[pe, row] += values[column] * codebook[entry & 15]
+    return sums
+
+
+def test_eie_rtl_equals_the_authors_simulator(verilator):
+    """64 PEs, ring 8: vectors that reproduce the published simulator's cycles."""
+    cases, vectors = _vectors("eie")
+    mine = [case for case in cases if case["ring"] == 8]
+    assert len(mine) == 9
+    rng = np.random.default_rng(3)
+    loaded, sums = [], []
+    for case in mine:
+        mask = np.unpackbits(vectors[case["case"] + "_act"])[: case["k"]].astype(np.int64)
+        counts = vectors[case["case"] + "_entries"].astype(np.int64)
+        act = np.zeros((case["k"] // 64 + 1, 64), dtype=np.int64)
+        act[:-1] = (mask * rng.integers(1, 100, case["k"])).reshape(-1, 64)
+        act[-1, 0] = 1
+        pointers = [np.concatenate([[0], np.cumsum(counts[:, pe])]) for pe in range(64)]
+        entries = [rng.integers(0, 256, int(pointer[-1])) for pointer in pointers]
+        loaded.append(eie_case(act, pointers, entries, case["k"], 64))
+        sums.append(_reference_sums(act, entries, pointers, 64))
+    outcomes: list[Outcome] = run_cases(build("eie.sv", "eie_top", {"PES": 64, "RING": 8}), loaded)
+    for case, outcome, expected in zip(mine, outcomes, sums, strict=True):
+        assert outcome.cycles == case["cycles"] + DESIGNS["eie"].constant, case
+        np.testing.assert_array_equal(outcome.words.reshape(64, 64).T, expected)
+
+
+def test_waveform_is_written(verilator, tmp_path):
+    path = write_waveform(DESIGNS["systolic"], tmp_path / "waves" / "systolic.vcd")
+    text = path.read_text()
+    assert text.startswith("$version") and "$enddefinitions" in text
+    assert "psum" in text and text.rstrip().splitlines()[-1]
