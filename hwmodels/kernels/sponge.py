@@ -71,12 +71,13 @@ def pooled_energy_pj(modules: Sequence[Module], skip: bool = True) -> float:
 
 
 def mlp_modules(tokens: int, d_model: int, d_ff: int, density: float) -> list[Module]:
-    """List an MLP's up-projection, activation function (its output has `density`) and down-projection."""
+    """List an MLP's up-projection, activation function (its output has `density`) and down-projection, with biases."""
     weights, wide, narrow = d_model * d_ff, tokens * d_ff, tokens * d_model
+    up, down = weights + d_ff, weights + d_model
     return [
-        Module(weights, narrow, wide, tokens * weights, weights, narrow, wide),
+        Module(up, narrow, wide, tokens * weights, up, narrow, wide),
         Module(0, wide, wide, 0, 0, wide, density * wide),
-        Module(weights, wide, narrow, tokens * weights, weights, density * wide, narrow),
+        Module(down, wide, narrow, tokens * weights, down, density * wide, narrow),
     ]
 
 
