@@ -195,10 +195,11 @@ def count(op: Op, params: EieParams, arch: Arch) -> Compute:
         raise InputError(f"arch '{arch.name}': parameter 'fifo_depth' = {params.fifo_depth}, the ring needs at least 2")
     entries = _table(op, params)
     activation = op.activation_or_ones()
-    cycles = np.concatenate(
-        [token_cycles(block, op.k, entries, params.fifo_depth, params.drain) for block in activation.blocks()]
-    )
     ones = PackedMask.ones(1, op.k).words
+    # without a mask all tokens are equal, and one stands for them
+    blocks = [ones] if op.activation is None else activation.blocks()
+    cycles = np.concatenate([token_cycles(block, op.k, entries, params.fifo_depth, params.drain) for block in blocks])
+    cycles = np.repeat(cycles, op.m // len(cycles))
     dense_line = _dense_entries(op.n, params.pes)
     dense_table = np.broadcast_to(dense_line, (op.k + 1, params.pes)).copy()
     dense_table[-1] = entries[-1]

@@ -86,7 +86,7 @@ def test_errors_name_row_and_remedy() -> None:
     arch = load_arch("systolic_32x32")
     with pytest.raises(InputError, match="did you mean 'int8_mac'"):
         DEFAULT.row("int8_mc")
-    with pytest.raises(InputError, match="action 'mac.imagined' is counted but has no price"):
+    with pytest.raises(InputError, match=r"action 'mac\.imagined' is counted but has no price"):
         DEFAULT.price(arch, "mac.imagined")
     negative = """
 name: bad
