@@ -3,7 +3,9 @@
     E = P_idle t + e_flop FLOP + e_byte bytes
 
 fitted by non-negative least squares on relative error. Where power at the top clock would exceed the limit the clock
-falls until it does not; dynamic power goes with ``f V^2`` and V with f, so ``f / f_top = ((TDP - idle) / P_dyn)^(1/3)``.
+falls until it does not; dynamic power goes with ``f V^2`` and V with f:
+
+    f / f_top = ((TDP - idle) / P_dyn)^(1/3)
 """
 
 from __future__ import annotations

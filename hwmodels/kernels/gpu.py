@@ -30,8 +30,8 @@ class GpuParams(NamedTuple):
     """`GemmTiming` in SI units, then how zeros are used.
 
     ``policy`` is the kernel a launch runs: ``dense``, ``gather``, ``tile_skip``, or ``best`` of them (a launcher
-    that knows the break-even density). ``peak_flops`` and ``limit_w`` are the data sheet's FLOP/s and power limit, for
-    rooflines and for carrying the model to other devices. ``skip_rows`` x ``skip_block`` is the token tile and K block of ``tile_skip``.
+    that knows the break-even density). ``skip_rows`` x ``skip_block`` is the token tile and K block of ``tile_skip``.
+    ``peak_flops`` and ``limit_w`` are the data sheet's, for rooflines and for carrying the model to other devices.
     """
 
     sms: int

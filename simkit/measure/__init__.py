@@ -1,0 +1,1 @@
+"""Measuring GEMMs and sparse kernels, and reading measurements of others."""
