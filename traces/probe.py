@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import InputError
-from .ops import Template, fit_dim
-from .sites import MLPSite, weight_shape
+from .ops import Dim, Template, fit_dim
+from .sites import MLPSite, gate_sites, weight_shape
 
 # names of projections over all families: the last parts of a module's path
 NAMES = (
+    (r"lm_head|proj_out|classifier|score|classifier\.out_proj|classification_head\.out_proj", "head"),
     (r"attention\.output\.dense|o_proj|out_proj|out_lin|attn\.c_proj|attn\.Wo|\.o|attention\.dense", "o"),
     (r"query|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q", "q"),
     (r"key|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k", "k"),
@@ -24,11 +26,11 @@ NAMES = (
     (r"gate_proj|wi_0", "gate"),
     (r"gate_up_proj|mlp\.Wi", "gate_up"),
     (r"intermediate\.dense|up_proj|fc1|lin1|mlp\.c_fc|wi|wi_1|ffn", "up"),
-    (r"lm_head|classifier|score|classifier\.out_proj|classification_head\.out_proj", "head"),
     (r"pooler\.dense|pooler", "pooler"),
 )
-GEMMS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh", "sigmoid", "hardtanh", "leaky_relu")
+# modules counted as one vector op, whatever they compute inside
+WHOLE = (("norm", re.compile("norm", re.I)), ("activation", re.compile("gelu|relu|silu|activation|tanh|sigmoid", re.I)))
 
 
 @dataclass(frozen=True)
@@ -37,40 +39,46 @@ class _Event:
     operator: str
     kind: str
     dims: tuple[int, int, int, int]  # m, k, n, repeat
+    call: int  # how many times the layer had been entered before: some models share one layer's weights
 
 
 class _Watch(TorchDispatchMode):
     """Collects events; modules report through hooks where execution is."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, layers: Sequence[str]) -> None:
         super().__init__()
         self.events: list[_Event] = []
         self.path: list[str] = []
-        self.inside_norm = 0
+        self.layers = layers
+        self.entered: Counter[str] = Counter()
+        self.inside_whole = 0
         self._handles = []
         for name, module in model.named_modules():
-            norm = "norm" in type(module).__name__.lower()
-            self._handles.append(module.register_forward_pre_hook(self._enter(name, norm)))
-            self._handles.append(module.register_forward_hook(self._leave(norm), always_call=True))
+            whole = _whole(module)
+            self._handles.append(module.register_forward_pre_hook(self._enter(name, whole is not None)))
+            self._handles.append(module.register_forward_hook(self._leave(whole), always_call=True))
 
-    def _enter(self, name: str, norm: bool) -> Callable[..., None]:
+    def _enter(self, name: str, whole: bool) -> Callable[..., None]:
         def hook(_module: Any, _inputs: Any) -> None:
             self.path.append(name)
-            self.inside_norm += norm
+            self.entered[name] += 1
+            self.inside_whole += whole
 
         return hook
 
-    def _leave(self, norm: bool) -> Callable[..., None]:
+    def _leave(self, whole: str | None) -> Callable[..., None]:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            if norm and self.inside_norm == 1 and isinstance(output, torch.Tensor):
-                self._note("norm", "vector", (output.numel(), 1, 1, 1))
-            self.inside_norm -= norm
+            if whole and self.inside_whole == 1 and isinstance(output, torch.Tensor):
+                self._note(whole, "vector", (output.numel(), 1, 1, 1))
+            self.inside_whole -= whole is not None
             self.path.pop()
 
         return hook
 
     def _note(self, operator: str, kind: str, dims: tuple[int, int, int, int]) -> None:
-        self.events.append(_Event(self.path[-1] if self.path else "", operator, kind, dims))
+        path = self.path[-1] if self.path else ""
+        layer = next((name for name in self.layers if f"{path}.".startswith(f"{name}.")), "")
+        self.events.append(_Event(path, operator, kind, dims, self.entered[layer] - 1))
 
     def close(self) -> None:
         for handle in self._handles:
@@ -89,7 +97,7 @@ class _Watch(TorchDispatchMode):
             self._attention(*args[:3])
         elif name == "convolution":
             self._convolution(args[1], args[8], out)
-        elif not self.inside_norm:
+        elif not self.inside_whole:
             self._vector(name, args, out)
         return out
 
@@ -116,9 +124,16 @@ class _Watch(TorchDispatchMode):
             self._note("product", "vector", (out.numel(), 1, 1, 1))
 
 
-def watch(model: Any, run: Callable[[], object]) -> list[_Event]:
+def _whole(module: Any) -> str | None:
+    """Name the vector op a leaf-like module is counted as, if it is."""
+    name = type(module).__name__
+    kind = next((kind for kind, pattern in WHOLE if pattern.search(name)), None)
+    return kind if kind != "activation" or not any(True for _ in module.parameters()) else None
+
+
+def watch(model: Any, run: Callable[[], object], layers: Sequence[str] = ()) -> list[_Event]:
     """Execute `run` and return what it executed."""
-    collector = _Watch(model)
+    collector = _Watch(model, layers)
     try:
         # not inference_mode: under it torch hands composite operators to a dispatch mode whole
         with torch.no_grad(), collector:
@@ -149,23 +164,23 @@ def probe_ops(
     InputError
         If the two runs executed different operators.
     """
-    first, second = (watch(model, run) for run in runs)
+    layers = _layers(sites)
+    first, second = (watch(model, run, list(layers)) for run in runs)
     if [(e.module, e.operator) for e in first] != [(e.module, e.operator) for e in second]:
         raise InputError("this model executes other operators on longer input; its ops cannot be listed")
-    layers = _layer_prefixes(sites)
-    down = {site.module: site for site in sites}
+    down = {(site.module, site.call): site for site in sites}
     claimed: set[int] = set()
     templates: list[Template] = []
     for one, two in zip(first, second, strict=True):
         m, k, n, repeat = (fit_dim(pair, shapes) for pair in zip(one.dims, two.dims, strict=True))
         module = model.get_submodule(one.module)
         bare = one.module.replace(".base_layer", "")
-        site = down.get(bare)
+        site = down.get((bare, one.call)) if one.operator == "mm" else None
         weighted = one.operator in ("mm", "conv") and one.kind == "gemm"
         templates.append(
             Template(
-                op="down" if site and one.operator == "mm" else _name(one, bare, templates),
-                layer=_layer(bare, layers),
+                op="down" if site else _name(one, bare, templates),
+                layer=_layer(bare, one.call, layers),
                 kind="gemm" if one.kind == "gemm" else "vector",
                 m=m,
                 k=k,
@@ -173,10 +188,22 @@ def probe_ops(
                 repeat=repeat,
                 has_weight=weighted and (weight_shape(module) is not None or one.operator == "conv"),
                 weight_bytes=_own_bytes(module, claimed),
-                input_site=site.name if site and one.operator == "mm" else None,
+                input_site=site.name if site else None,
             )
         )
-    return templates
+    gates = {site.layer: site.name for site in gate_sites(sites)}
+    marked = [replace(t, output_site=gates[t.layer]) if t.op == "up" and t.layer in gates else t for t in templates]
+    return marked + _unused(model, claimed)
+
+
+def _unused(model: Any, claimed: set[int]) -> list[Template]:
+    """One entry for the parameters no operator owns: class tokens, layer scales, positions, unused heads."""
+    sizes = [(p.numel(), p.element_size()) for p in model.parameters() if id(p) not in claimed]
+    if not sizes:
+        return []
+    elements, bytes_ = sum(n for n, _ in sizes), sum(n * size for n, size in sizes)
+    one = Dim(1)
+    return [Template("parameters", -1, "vector", Dim(elements), one, one, one, False, bytes_)]
 
 
 def _own_bytes(module: Any, claimed: set[int]) -> int:
@@ -190,18 +217,21 @@ def _own_bytes(module: Any, claimed: set[int]) -> int:
     return total
 
 
-def _layer_prefixes(sites: Sequence[MLPSite]) -> list[tuple[str, int]]:
-    """The part of each site's path up to its layer's index, longest first."""
-    found = []
+def _layers(sites: Sequence[MLPSite]) -> dict[str, list[int]]:
+    """The part of each site's path up to its layer's index, longest first, with the layers that run it in turn."""
+    found: dict[str, list[int]] = {}
     for site in sites:
         match = re.search(r"^(.*?\.\d+)\.", site.module + ".")
         if match:
-            found.append((match.group(1) + ".", site.layer))
-    return sorted(found, key=lambda pair: -len(pair[0]))
+            found.setdefault(match.group(1), []).append(site.layer)
+    return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
 
 
-def _layer(path: str, prefixes: Sequence[tuple[str, int]]) -> int:
-    return next((layer for prefix, layer in prefixes if (path + ".").startswith(prefix)), -1)
+def _layer(path: str, call: int, layers: dict[str, list[int]]) -> int:
+    for prefix, indices in layers.items():
+        if f"{path}.".startswith(f"{prefix}."):
+            return indices[call] if 0 <= call < len(indices) else indices[0]
+    return -1
 
 
 def _name(event: _Event, path: str, before: Sequence[Template]) -> str:

@@ -21,66 +21,16 @@ from .batches import Batch, collate, encode, padding_token, sorted_order
 from .data import Split, load_data
 from .errors import InputError, NumericError
 from .models import load_model, load_tokenizer
-from .pack import Words, pack, pack_torch
 from .probe import probe_ops
 from .provenance import provenance
-from .sites import MLPSite, find_sites
+from .sites import MLPSite, find_sites, gate_sites
 from .store import SiteMeta, Writer, read_root
+from .tap import SiteTap, parse_variants
 from .trace import Trace, content_hash, open_trace
 
 COMMIT_SECONDS = 5.0
 COMMIT_BYTES = 64 << 20
 PROBES = ((2, 7), (3, 11))  # four different primes, so that no dimension is mistaken for another
-
-
-class SiteTap:
-    """Forward pre-hooks that pack each site's input as it passes.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        What runs.
-    sites : sequence of MLPSite
-        Where to look.
-    """
-
-    def __init__(self, model: Any, sites: Sequence[MLPSite]) -> None:
-        self.masks: dict[str, Words] = {}
-        self.non_finite: dict[str, int] = {}
-        self.seconds = 0.0
-        self._handles = [model.get_submodule(site.module).register_forward_pre_hook(self._hook(site)) for site in sites]
-
-    def _hook(self, site: MLPSite) -> Any:
-        import torch
-
-        def hook(_module: Any, inputs: Any) -> None:
-            began = time.perf_counter()
-            value = inputs[0].detach()
-            flat = value.reshape(-1, value.shape[-1])
-            if not bool(torch.isfinite(flat.sum())):
-                self.non_finite[site.name] = int((~torch.isfinite(flat)).sum())
-            self.masks[site.name] = pack_values(flat)
-            self.seconds += time.perf_counter() - began
-
-        return hook
-
-    def take(self) -> dict[str, Words]:
-        """Return the masks of the last forward pass, and forget them."""
-        masks, self.masks = self.masks, {}
-        return masks
-
-    def close(self) -> None:
-        """Remove the hooks."""
-        for handle in self._handles:
-            handle.remove()
-
-
-def pack_values(values: Any) -> Words:
-    """Pack the non-zeros of a 2-D tensor on any device into ``uint64[rows, words]`` on the host."""
-    if values.device.type == "cpu":
-        return pack((values != 0).numpy())
-    words: Words = pack_torch(values != 0).cpu().numpy().view(np.uint64)
-    return words
 
 
 def record(
@@ -92,6 +42,9 @@ def record(
     batch_size: int = 32,
     max_length: int = 64,
     merge: bool = True,
+    thresholds: Sequence[float] = (),
+    int8: bool = False,
+    histogram: bool = False,
     sites: str | Sequence[str] | None = None,
     text: str | None = None,
     label: str | None = None,
@@ -117,6 +70,12 @@ def record(
         Sequences in a forward pass, and tokens kept of each.
     merge : bool
         Fold adapters into the weights; otherwise their GEMMs are among the ops.
+    thresholds : sequence of float
+        Also record where ``|a|`` exceeds each.
+    int8 : bool
+        Also record what is not zero after symmetric quantisation of each token to 8 bits.
+    histogram : bool
+        Also count magnitudes by powers of two, kept in the trace's attributes.
     sites : str or sequence of str, optional
         Module patterns, for a model whose family is not in the table.
     text, label : str, optional
@@ -150,6 +109,8 @@ def record(
         "data": {"name": data, "split": "held-out", "sequences": limit, "max_length": max_length},
         "batch_size": batch_size,
         "merged": merge,
+        "variants": parse_variants(thresholds, int8),
+        "histograms": {} if histogram else None,
     }
     session = _Session(facts, str(out), split, adapter, sites, allow_non_finite, progress, storage_options)
     return session.run()
@@ -194,10 +155,15 @@ class _Session:
             return done
         model = self._load()
         sites = find_sites(model, self.patterns)
+        attrs = {}
         if done is None:
             templates = probe_ops(model, [self._probe(model, *shape) for shape in PROBES], PROBES, sites)
-        metas = [SiteMeta(s.name, s.layer, "down", s.k, s.n) for s in sites]
-        attrs = {} if done is not None else self._attrs(model, [t.to_dict() for t in templates])
+            attrs = self._attrs(model, [t.to_dict() for t in templates])
+        sites += gate_sites(sites)
+        variants = self.facts["variants"]
+        metas = [
+            SiteMeta(s.name, s.layer, "gate" if s.output else "down", s.k, s.n, variants=tuple(variants)) for s in sites
+        ]
         writer = Writer(self.out, self.capacity, metas, attrs, done is not None, self.options)
         try:
             self._forward(model, sites, writer)
@@ -253,7 +219,10 @@ class _Session:
 
         first = int(writer.root.attrs["next_batch"])
         spent = dict(writer.root.attrs["recorder"])
-        tap = SiteTap(model, sites)
+        kept = writer.root.attrs["histograms"]
+        tap = SiteTap(model, sites, self.facts["variants"], kept is not None)
+        for site, counts in (kept or {}).items():
+            tap.histograms[site] += counts
         committed = time.monotonic()
         name = writer.root.attrs["tuning"]["name"]
         bar = tqdm(
@@ -273,7 +242,8 @@ class _Session:
                 bar.update()
                 late = time.monotonic() - committed > COMMIT_SECONDS
                 if late or writer.pending_bytes > COMMIT_BYTES or index + 1 == len(self.order):
-                    writer.commit(next_batch=index + 1, recorder=_overhead(spent))
+                    counts = {site: h.tolist() for site, h in tap.histograms.items()} or None
+                    writer.commit(next_batch=index + 1, recorder=_overhead(spent), histograms=counts)
                     committed = time.monotonic()
         finally:
             bar.close()

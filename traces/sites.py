@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import InputError
@@ -74,7 +74,7 @@ FAMILIES: dict[str, Family] = {
     "gemma2": _LLAMA,
     "smollm3": _LLAMA,
     "vit": _VIT,
-    "dinov2": Family(r"layers?\.(\d+)\.mlp\.fc2", "mlp.activation", "mlp.fc2"),
+    "dinov2": Family(r"layers?\.(\d+)\.mlp\.fc2", "mlp.activation_fn", "mlp.fc2"),
     "whisper": Family(
         r"(?P<stack>encoder|decoder)\.layers\.(\d+)\.fc2", "activation_fn", "fc2", width="encoder_ffn_dim"
     ),
@@ -99,6 +99,10 @@ class MLPSite:
         Full name of the activation function's module, None where it is not a module.
     gate : bool
         Whether the activation is multiplied with a second branch.
+    call : int
+        Which of the module's calls in one forward pass this is: ALBERT runs one layer many times.
+    output : bool
+        Whether the module's output is what is recorded, not its input: a gated MLP's activation.
     """
 
     name: str
@@ -108,6 +112,8 @@ class MLPSite:
     n: int
     activation: str | None
     gate: bool
+    call: int = 0
+    output: bool = False
 
 
 def intermediate_size(config: Any, family: Family) -> int:
@@ -125,7 +131,7 @@ def intermediate_size(config: Any, family: Family) -> int:
 def weight_shape(module: Any) -> tuple[int, int] | None:
     """Return (in, out) features of a linear module, wrapped by peft or not; None for anything else."""
     base = getattr(module, "base_layer", module)
-    if hasattr(base, "in_features"):
+    if hasattr(base, "in_features") and hasattr(base, "out_features"):
         return int(base.in_features), int(base.out_features)
     if type(base).__name__ == "Conv1D" and hasattr(base, "nf"):  # transformers' transposed Linear of GPT-2
         return int(base.weight.shape[0]), int(base.weight.shape[1])
@@ -181,6 +187,26 @@ def find_sites(model: Any, pattern: str | Sequence[str] | None = None) -> list[M
             f"no MLP down-projection found in this '{config.model_type}' model (looked for '{family.down}' with "
             f"{width} inputs); name the sites by hand: --site 'layers.*.mlp.down_proj'"
         )
+    return _shared(found, config) if config.model_type == "albert" else found
+
+
+def gate_sites(sites: Sequence[MLPSite]) -> list[MLPSite]:
+    """Return the activation functions of gated MLPs: where one gives zero, that output of ``up`` is not needed."""
+    return [
+        replace(s, name=f"{s.name.removesuffix('down')}gate", module=s.activation, output=True)
+        for s in sites
+        if s.gate and s.activation is not None
+    ]
+
+
+def _shared(groups: list[MLPSite], config: Any) -> list[MLPSite]:
+    """Spread ALBERT's few groups of weights over the layers that run them."""
+    calls = [0] * len(groups)
+    found = []
+    for layer in range(config.num_hidden_layers):
+        index = layer * config.num_hidden_groups // config.num_hidden_layers
+        found.append(replace(groups[index], name=f"layers.{layer}.down", layer=layer, call=calls[index]))
+        calls[index] += 1
     return found
 
 

@@ -114,10 +114,20 @@ class SiteMeta:
     k: int
     n: int
     weight: bool = False
+    variants: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return dict(self.__dict__)
+        return self.__dict__ | {"variants": list(self.variants)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SiteMeta:
+        """Rebuild what `to_dict` returned."""
+        return cls(**{**data, "variants": tuple(data["variants"])})
+
+    def masks(self) -> list[str]:
+        """Return the array of each of this site's masks: the exact one first."""
+        return [f"sites/{self.name}/mask", *(f"sites/{self.name}/mask@{v}" for v in self.variants)]
 
 
 @dataclass
@@ -134,7 +144,7 @@ class Root:
     @property
     def sites(self) -> list[SiteMeta]:
         """Sites in execution order."""
-        return [SiteMeta(**site) for site in self.attrs["sites"]]
+        return [SiteMeta.from_dict(site) for site in self.attrs["sites"]]
 
     def seal(self) -> bytes:
         """Return the bytes of the root's ``zarr.json``, with a checksum of its own."""
@@ -276,7 +286,8 @@ class Writer:
             )
         for site in sites:
             zarr.create_group(self._store, path=f"sites/{site.name}", overwrite=True)
-            self._create_mask(f"sites/{site.name}/mask", capacity, site.k, ("token", "word"))
+            for name in site.masks():
+                self._create_mask(name, capacity, site.k, ("token", "word"))
             if site.weight:
                 self._create_mask(f"sites/{site.name}/weight", site.n, site.k, ("output", "word"))
         self.root = Root(
@@ -317,11 +328,12 @@ class Writer:
         return found
 
     def append(self, columns: Mapping[str, NDArray[np.int32]], masks: Mapping[str, Words]) -> None:
-        """Queue rows: every token column and one mask a site, all of the same number of rows."""
+        """Queue rows: every token column, and the masks of every ``site`` and ``site@variant``, all of as many rows."""
         for name, values in columns.items():
             self._pending.setdefault(f"tokens/{name}", []).append(values)
         for name, words in masks.items():
-            self._pending.setdefault(f"sites/{name}/mask", []).append(words)
+            site, _, variant = name.partition("@")
+            self._pending.setdefault(f"sites/{site}/mask{'@' * bool(variant)}{variant}", []).append(words)
 
     def write_weight(self, site: str, words: Words) -> None:
         """Store a site's weight mask."""

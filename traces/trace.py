@@ -124,14 +124,38 @@ class Site:
         """Outputs of the operation."""
         return self.meta.n
 
-    def mask(self, real_only: bool = True) -> StoredMask:
-        """Return the lazy mask of the non-zeros, padding rows left out unless asked for."""
-        keep = self.trace.real if real_only and not self.trace.real.all() else None
-        return StoredMask(self.trace, f"sites/{self.name}/mask", self.trace.rows, self.k, keep)
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Further masks: ``"0.01"`` for a threshold, ``"int8"`` for what 8-bit quantisation leaves."""
+        return self.meta.variants
 
-    def density(self, real_only: bool = True) -> float:
+    def mask(self, real_only: bool = True, variant: str | None = None) -> StoredMask:
+        """Return a lazy mask, padding rows left out unless asked for.
+
+        Parameters
+        ----------
+        real_only : bool
+            Leave out padding.
+        variant : str, optional
+            One of `variants`; the exact non-zeros by default.
+
+        Raises
+        ------
+        InputError
+            If that variant was not recorded.
+        """
+        if variant is not None and variant not in self.variants:
+            raise InputError(
+                f"site '{self.name}' has no mask '{variant}'{did_you_mean(variant, self.variants)}; record with "
+                "thresholds=... or int8=True"
+            )
+        keep = self.trace.real if real_only and not self.trace.real.all() else None
+        array = f"sites/{self.name}/mask" + (f"@{variant}" if variant else "")
+        return StoredMask(self.trace, array, self.trace.rows, self.k, keep)
+
+    def density(self, real_only: bool = True, variant: str | None = None) -> float:
         """Share of non-zeros."""
-        mask = self.mask(real_only)
+        mask = self.mask(real_only, variant)
         elements = mask.shape[0] * self.k
         return mask.popcount() / elements if elements else 0.0
 
@@ -365,7 +389,8 @@ def content_hash(trace: Trace) -> str:
         values = tokens[column].cat.codes if column == "phase" else tokens[column]
         digest.update(values.to_numpy().astype("<i4").tobytes())
     for site in trace.sites.values():
-        for mask in (site.mask(real_only=False), site.weight_mask()):
+        exact_and_variants = [site.mask(False, variant) for variant in (None, *site.variants)]
+        for mask in (*exact_and_variants, site.weight_mask()):
             if mask is not None:
                 for block in mask.blocks():
                     digest.update(block.astype("<u8", copy=False).tobytes())
