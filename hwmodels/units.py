@@ -5,6 +5,7 @@ pint knows bytes and bits; GB is 1e9 bytes and GiB 2^30, never mixed.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -67,6 +68,47 @@ def _convert(text: str, dimension: str, unit: str) -> float:
     except Exception:  # pint raises a dozen kinds, tokenizer errors among them
         raise InputError(f"'{text}' is not a quantity of {dimension}; write e.g. \"1 {unit}\"") from None
     try:
+        # to pint a bit is a pure number, and 1 GHz would pass for a bandwidth
+        if _counts_bits(quantity) != (dimension in ("bandwidth", "size")):
+            raise ValueError
         return float(quantity.to(unit).magnitude)
     except Exception:
         raise InputError(f"'{text}' is not a {dimension}; expected something convertible to {unit}") from None
+
+
+def _counts_bits(quantity: Any) -> bool:
+    return any(name.endswith(("bit", "byte", "bits", "bytes")) for name in quantity._units)
+
+
+def plain(text: str) -> float:
+    """Convert a quantity to the plain unit of whatever dimension it has.
+
+    Raises
+    ------
+    InputError
+        If it has none of the dimensions of `UNIT_OF`.
+    """
+    for dimension in UNIT_OF:
+        try:
+            return parse(text, dimension)
+        except InputError:
+            continue
+    raise InputError(f"'{text}' is not a quantity of {', '.join(UNIT_OF)}")
+
+
+def quantity(text: str, unit: str = "") -> tuple[float, str]:
+    """Split a quantity into number and unit, converted to `unit` where one is given.
+
+    Raises
+    ------
+    InputError
+        If the text has no unit, an unknown one, or one that cannot be converted.
+    """
+    found = re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(\S.*?)\s*", text)
+    if found is None:
+        raise InputError(f"'{text}' is not a number with a unit; write e.g. \"10 GB/s\"")
+    unit = unit or found[2]
+    try:
+        return float(_registry().Quantity(float(found[1]), found[2]).to(unit).magnitude), unit
+    except Exception:  # pint raises a dozen kinds, tokenizer errors among them
+        raise InputError(f"'{text}' has no unit that can be converted to {unit}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -115,7 +116,7 @@ class Result:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        stamp = {b"zeroskip": json.dumps({"schema": SCHEMA, **self.meta}, default=str).encode()}
+        stamp = {b"zeroskip": json.dumps({"schema": SCHEMA, **_fold(self.meta)}, default=str).encode()}
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
         partial = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
@@ -168,7 +169,50 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         table = pq.read_table(where)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptError(f"{where} is damaged or not Parquet ({str(error).splitlines()[0]}); replay again") from None
-    meta = json.loads((table.schema.metadata or {}).get(b"zeroskip", b"{}"))
+    return Result(table.to_pandas(), _meta_of(where, table.schema.metadata))
+
+
+def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what is known of the runs in a stored result, without its rows.
+
+    Raises
+    ------
+    CorruptError
+        If the file is not a result of this schema, or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return _meta_of(Path(path), pq.read_metadata(path).metadata)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptError(f"{path} is damaged or not Parquet ({str(error).splitlines()[0]}); replay again") from None
+
+
+def _meta_of(where: Path, stored: dict[bytes, bytes] | None) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((stored or {}).get(b"zeroskip", b"{}"))
     if meta.pop("schema", None) != SCHEMA:
         raise CorruptError(f"{where} is not a result of schema {SCHEMA}; replay the trace again")
-    return Result(table.to_pandas(), meta)
+    shared = meta.pop("shared", {})
+    for run in meta["runs"].values():
+        run.update({name: shared[key] for name, key in run.pop("shared", {}).items()})
+    return meta
+
+
+def _fold(meta: dict[str, Any]) -> dict[str, Any]:
+    """Metadata for storage, in which thousands of runs name the trace and the environment that they share."""
+    shared: dict[str, Any] = {}
+    keys: dict[int, str] = {}
+
+    def key_of(facts: Any) -> str:
+        if id(facts) not in keys:
+            text = json.dumps(facts, sort_keys=True, default=str)
+            keys[id(facts)] = hashlib.sha256(text.encode()).hexdigest()[:16]
+            shared[keys[id(facts)]] = facts
+        return keys[id(facts)]
+
+    runs = {}
+    for run, facts in meta["runs"].items():
+        common = {name: key_of(facts[name]) for name in ("trace", "environment") if name in facts}
+        runs[run] = {**{name: value for name, value in facts.items() if name not in common}, "shared": common}
+    return {**meta, "shared": shared, "runs": runs}
