@@ -86,13 +86,20 @@ def arch_of(meta: dict[str, Any]) -> Arch:
     """
     from ..replay import arch
 
+    key = (str(meta["arch"]["name"]), str(meta["arch"]["hash"]))
+    if key in _ARCHS:
+        return _ARCHS[key]
     name, bracket, changes = meta["arch"]["name"].partition("[")
     words = re.split(r",(?=[\w.]+=)", changes.removesuffix("]")) if bracket else []
     pairs = (word.partition("=") for word in words)
     found = arch(name, **{key.replace(".", "__"): _number(value) for key, _, value in pairs})
     if found.hash != meta["arch"]["hash"]:
         raise InputError(f"arch '{meta['arch']['name']}' has changed since this run; give the one it used: archs=[...]")
-    return found
+    return _ARCHS.setdefault(key, found)
+
+
+# reading a YAML takes a quarter of a second, and a report asks for each design many times
+_ARCHS: dict[tuple[str, str], Arch] = {}
 
 
 def _number(text: str) -> Any:

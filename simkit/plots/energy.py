@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from ..result import Result
 
 # Many on-chip components share a colour, so that a stack has no more than what a reader can tell apart.
-GROUPS = {"dram": "DRAM", "hbm": "DRAM", "static": "static", "mac": "MAC", "tensor": "MAC"}
-ORDER = ["MAC", "on-chip", "DRAM", "static"]
+GROUPS = {
+    "mac": "MAC",
+    "multiplier": "MAC",
+    "tensor": "MAC",
+    "vector": "vector unit",
+    "dram": "DRAM",
+    "static": "static",
+}
+ORDER = ["MAC", "on-chip", "DRAM", "static", "vector unit"]
 
 
 @styled
