@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MODEL = "minilm-l6"
 DATA = "vader-movie"
-TUNINGS = ("lora", "relu-lora", "density-1", "density-3")
+TUNINGS = ("lora", "relu-lora", "relu-lora-density-low", "relu-lora-density-high")
 ARCHS = ("systolic_32x32", "cnvlutin", "tensordash", "eie", "h100_sxm")
 SEQUENCES = 256
 # EIE and the other two-sided designs would gain from pruned weights too; the demo's weights are dense, and it says so.

@@ -42,7 +42,8 @@ def _root(
 
 def main() -> None:
     """Run the command; an expected error is one line on stderr and an exit code by kind."""
-    # BLAS and numba share the cores; the tokenizers' fork warning would only be noise
+    # torch's threads spin while they wait: on cores that others use too, a step takes several times as long
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app(standalone_mode=True)
