@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
@@ -233,6 +233,7 @@ def list_archs() -> list[str]:
     return sorted({*packaged("archs"), *(point.name for point in entry_points(group="hwmodels.archs"))})
 
 
+@lru_cache(maxsize=256)
 def load_arch(name: str) -> Arch:
     """Load a known arch by name.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -158,6 +159,7 @@ def content_hash(model: BaseModel) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@lru_cache(maxsize=8)
 def packaged(folder: str) -> dict[str, str]:
     """Return the YAML texts that ship in a folder of this package, by stem."""
     files = resources.files("hwmodels").joinpath(folder).iterdir()
