@@ -296,3 +296,30 @@ def table(rows: Rows) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     keep = ["set", "quantity", "model", "rows_fit", "rows_scored", "mape_percent", "p90_percent", "bias_percent"]
     return frame[keep].round({"mape_percent": 2, "p90_percent": 2, "bias_percent": 2})
+
+
+def validate_device_cpu(*, budget_s: float = 50.0, seed: int = 0, threads: int | None = None) -> Rows:
+    """Measure this machine's processor, fit on two thirds of the shapes and score on the rest.
+
+    Parameters
+    ----------
+    budget_s : float
+        Seconds of measuring.
+    seed : int
+        Which shapes.
+    threads : int, optional
+        Cores; 2, or 1 where the machine is busy.
+
+    Returns
+    -------
+    list of dict
+        As `validate_reference`, with threads, left_out (shapes whose repeats disagree) and floor_percent.
+
+    Raises
+    ------
+    UnavailableError
+        If the machine is too busy to measure on.
+    """
+    from .measure.cpu import measure_cpu, score_cpu
+
+    return score_cpu(measure_cpu(budget_s=budget_s, seed=seed, threads=threads))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.optimize import least_squares
 from ..errors import InputError
 from .correction import fit_correction
 from .model import GemmModel
+from .sparse import gather_seconds
 from .timing import TILE_FAMILIES, Floats, GemmTiming, Ints, check_shapes, predict
 
 FITTED = (
@@ -24,6 +26,7 @@ START = GemmTiming(
 PRIOR_WEIGHT = 0.03
 ROBUST_SCALE = 0.05
 MIN_ROWS = 40
+GPU_FAMILIES = ("fine", "coarse")
 MOST_ROWS = 400
 
 
@@ -57,7 +60,15 @@ def spread(mnk: object, count: int = MOST_ROWS) -> Ints:
     return np.sort(order[((np.arange(count) + 0.5) / count * len(order)).astype(np.int64)])
 
 
-def fit(mnk: object, seconds: Floats, sheet: DataSheet, *, operand_bytes: float = 2.0) -> GemmModel:
+def fit(
+    mnk: object,
+    seconds: Floats,
+    sheet: DataSheet,
+    *,
+    operand_bytes: float = 2.0,
+    families: Sequence[str] = GPU_FAMILIES,
+    start: GemmTiming | None = None,
+) -> GemmModel:
     """Fit the closed form and its correction to measured GEMMs.
 
     The closed form is a robust least-squares fit on log time for each tile family; the family with the lower cost is
@@ -73,6 +84,10 @@ def fit(mnk: object, seconds: Floats, sheet: DataSheet, *, operand_bytes: float 
         The device.
     operand_bytes : float
         2 for bf16 and fp16.
+    families : sequence of str
+        Tile families to try.
+    start : GemmTiming, optional
+        Where the search starts, and what holds it where rows tell nothing.
 
     Returns
     -------
@@ -88,8 +103,8 @@ def fit(mnk: object, seconds: Floats, sheet: DataSheet, *, operand_bytes: float 
         raise InputError(f"{len(shapes)} measured GEMMs are too few to fit 12 parameters; give at least {MIN_ROWS}")
     if not (np.isfinite(measured).all() and (measured > 0).all()):
         raise InputError(f"measured time of GEMM {int(np.argmin(measured > 0))} is not a positive number of seconds")
-    start = carry(START._replace(operand_bytes=operand_bytes), HOPPER, sheet)
-    fits = [(*_fit_form(shapes, measured, start, family), family) for family in TILE_FAMILIES]
+    first = start or carry(START._replace(operand_bytes=operand_bytes), HOPPER, sheet)
+    fits = [(*_fit_form(shapes, measured, first, family), family) for family in families]
     timing, _, family = min(fits, key=lambda found: found[1])
     residual = np.log(measured / predict(shapes, timing, TILE_FAMILIES[family]))
     return GemmModel(timing, family, fit_correction(shapes, residual, sheet.sms))
@@ -153,6 +168,61 @@ def carry(timing: GemmTiming, source: DataSheet, target: DataSheet) -> GemmTimin
         dram=timing.dram * target.dram / source.dram,
         split=timing.split * fabric,
     )
+
+
+class Launches(NamedTuple):
+    """Measured gathers: union rows and runs, tokens, rows and columns of W, each ``[launches]``."""
+
+    rows: Floats
+    runs: Floats
+    tokens: Floats
+    total_rows: Ints
+    outputs: Ints
+
+
+def predict_gathers(launches: Launches, timing: GemmTiming, page_bytes: float) -> Floats:
+    """Seconds of each gather, `sparse.gather_seconds` over launches of many shapes."""
+    return gather_seconds(*launches, timing, page_bytes)  # type: ignore[arg-type]
+
+
+GATHER_FITTED = ("launch_s", "dram", "sm_dram", "sustained_flops", "overlap")
+
+
+def fit_gather(launches: Launches, seconds: Floats, start: GemmTiming, page_bytes: float) -> tuple[GemmTiming, float]:
+    """Fit the gather's start, bandwidth, rate and the cost of a break to measured launches.
+
+    Parameters
+    ----------
+    launches : Launches
+        Calibration launches.
+    seconds : float64[launches]
+        Measured times.
+    start : GemmTiming
+        First guess; what is not in `GATHER_FITTED` is kept.
+    page_bytes : float
+        First guess, byte.
+
+    Returns
+    -------
+    GemmTiming, float
+        Fitted timing and page.
+    """
+    first = np.log([*(getattr(start, name) for name in GATHER_FITTED), page_bytes])
+
+    def at(z: Floats) -> tuple[GemmTiming, float]:
+        values = [float(x) for x in np.exp(z)]
+        found: dict[str, Any] = dict(zip(GATHER_FITTED, values, strict=False))
+        return start._replace(**found), values[-1]
+
+    def misfit(z: Floats) -> Floats:
+        error = np.log(predict_gathers(launches, *at(z)) / seconds)
+        return np.concatenate([error, PRIOR_WEIGHT * (z - first)])
+
+    low, high = first - 6.0, first + 6.0
+    where = GATHER_FITTED.index("overlap")
+    low[where], high[where] = 0.0, np.log(20.0)
+    found = least_squares(misfit, first, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, diff_step=1e-3)
+    return at(found.x)
 
 
 HOPPER = DataSheet(sms=132, clock_hz=1.98e9, dram=3.35e12, flops=989e12)  # what START describes: an H100 SXM

@@ -82,8 +82,8 @@ def gather_seconds(
     rows: Floats | Ints,
     runs: Floats | Ints,
     tokens: Floats | Ints | int,
-    total_rows: int,
-    outputs: int,
+    total_rows: Ints | int,
+    outputs: Ints | int,
     timing: GemmTiming,
     page_bytes: float,
     kernels: int = 3,
@@ -96,7 +96,7 @@ def gather_seconds(
         Rows of W in the union, and their runs of neighbours.
     tokens : int or int[launches]
         M of each launch.
-    total_rows, outputs : int
+    total_rows, outputs : int or int[launches]
         Rows and columns of W; a row is contiguous.
     timing : GemmTiming
         The device.

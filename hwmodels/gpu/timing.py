@@ -50,6 +50,7 @@ def _tiles(rows: tuple[int, ...], columns: tuple[int, ...], most: int) -> Ints:
 TILE_FAMILIES: dict[str, Ints] = {
     "fine": _tiles((64, 128, 192, 256), (8, 16, 32, 64, 96, 128, 160, 192, 256), 256 * 192),
     "coarse": _tiles((64, 128, 256), (64, 128), 256 * 128),
+    "micro": _tiles((1, 8, 32, 128), (16, 64, 128), 128 * 128),  # register and cache blocks of a processor
 }
 
 
