@@ -7,9 +7,12 @@ loaded, then all T tokens stream through:
 
 Output-stationary: an R x C fold (R of T, C of N) accumulates over K:
 
-    cycles = ceil(T / R) ceil(N / C) (2 R + C + K - 2)
+    cycles = ceil(T / R) ceil(N / C) (R + C + K - 2)
 
-Source: Samajdar et al., SCALE-Sim, doi:10.1109/ISPASS48437.2020.00016; fold time as in SCALE-Sim 3's demand matrices.
+Sums leave by the bottom edge behind the last operands. The paper's equation charges R cycles more for that in every
+dataflow; SCALE-Sim 3's demand matrices, which both fold times here equal, hide it.
+
+Source: Samajdar et al., SCALE-Sim, doi:10.1109/ISPASS48437.2020.00016.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import numpy as np
 
 from ..arch import Arch
 from ..counts import Compute
+from ..errors import InputError
 from ..op import Op
 from ..reference.systolic import systolic_twin
 from ..registry import Kernel
@@ -38,12 +42,14 @@ def fold_cycles(params: SystolicParams, tokens: int, k: int, n: int) -> int:
     """Cycles of one launch of `tokens` tokens."""
     rows, columns = params.rows, params.columns
     if params.stationary == "output":
-        return -(-tokens // rows) * -(-n // columns) * (2 * rows + columns + k - 2)
+        return -(-tokens // rows) * -(-n // columns) * (rows + columns + k - 2)
     return -(-k // rows) * -(-n // columns) * (2 * rows + columns + tokens - 2)
 
 
 def count(op: Op, params: SystolicParams, arch: Arch) -> Compute:
     """Count a GEMM; masks only decide which MACs are gated."""
+    if params.stationary not in ("weight", "output"):
+        raise InputError(f"arch '{arch.name}': parameter 'stationary' = {params.stationary!r}; say weight or output")
     batch = min(op.batch or op.m, op.m)
     starts = group_starts(op, batch)
     by_size = {int(size): fold_cycles(params, int(size), op.k, op.n) for size in np.unique(np.diff(starts))}

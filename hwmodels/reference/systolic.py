@@ -11,23 +11,22 @@ if TYPE_CHECKING:
 
 
 def systolic_twin(op: Op, params: Any, arch: Arch) -> int:
-    """Count the cycles of every fold by stepping loads, skewed streams and the drain."""
+    """Count the cycles of every fold by stepping loads and skewed streams."""
     total = 0
     batch = min(op.batch or op.m, op.m)
     for first in range(0, op.m, batch):
         tokens = min(batch, op.m - first)
         if params.stationary == "output":
-            folds, streamed = -(-tokens // params.rows), op.k
+            folds, streamed, load = -(-tokens // params.rows), op.k, 0
         else:
-            folds, streamed = -(-op.k // params.rows), tokens
+            folds, streamed, load = -(-op.k // params.rows), tokens, params.rows
         for _ in range(folds * -(-op.n // params.columns)):
-            total += _fold(params.rows, params.columns, streamed)
+            total += load + _fold(params.rows, params.columns, streamed)
     return total * op.repeat
 
 
 def _fold(rows: int, columns: int, streamed: int) -> int:
-    """One fold: R cycles to load (or unload) the stationary side, then the skewed wave front crosses the array."""
-    cycle = rows
+    """One fold after its load: the skewed wave front crosses the array; sums leave right behind it."""
     finished = 0
     wave = 0
     while finished < streamed:
@@ -35,4 +34,4 @@ def _fold(rows: int, columns: int, streamed: int) -> int:
         if wave - (rows - 1) - (columns - 1) == finished:
             finished += 1
         wave += 1
-    return cycle + wave
+    return wave
