@@ -174,12 +174,12 @@ def probe_ops(
     for one, two in zip(first, second, strict=True):
         m, k, n, repeat = (fit_dim(pair, shapes) for pair in zip(one.dims, two.dims, strict=True))
         module = model.get_submodule(one.module)
-        bare = one.module.replace(".base_layer", "")
+        bare = one.module.replace(".base_layer", "").replace(".modules_to_save.default", "")
         site = down.get((bare, one.call)) if one.operator == "mm" else None
         weighted = one.operator in ("mm", "conv") and one.kind == "gemm"
         templates.append(
             Template(
-                op="down" if site else _name(one, bare, templates),
+                op="down" if site else _name(one, bare, templates, {s.module for s in sites}),
                 layer=_layer(bare, one.call, layers),
                 kind="gemm" if one.kind == "gemm" else "vector",
                 m=m,
@@ -234,13 +234,15 @@ def _layer(path: str, call: int, layers: dict[str, list[int]]) -> int:
     return -1
 
 
-def _name(event: _Event, path: str, before: Sequence[Template]) -> str:
+def _name(event: _Event, path: str, before: Sequence[Template], down: set[str]) -> str:
     if event.kind == "vector" or event.operator in ("scores", "values", "conv"):
         return event.operator
     if event.operator == "bmm":
         return "scores" if not before or _last_matmul(before) != "scores" else "values"
     adapter = re.search(r"\.(lora_[AB])\.", path + ".")
     base = path[: adapter.start()] if adapter else path
+    if adapter and base in down:
+        return f"down.{adapter.group(1).lower()}"
     for expression, name in NAMES:
         if re.search(rf"(?:^|\.|(?<=\.))(?:{expression.lstrip('.')})$", base):
             return f"{name}.{adapter.group(1).lower()}" if adapter else name

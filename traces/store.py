@@ -385,8 +385,15 @@ class Writer:
 
 def _array(store: Any, name: str, shape: Any, dtype: str, chunks: Any, fill: int, dims: tuple[str, ...]) -> Any:
     import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
+    filters: tuple[Any, ...] = ()
+    compressor: Any = ZstdCodec(level=9)
+    if dtype == "uint64":
+        # word by word, then bit by bit: a neuron's bits over the tokens lie together, so its own density decides
+        # how far they shrink
+        filters = (TransposeCodec(order=(1, 0)),)
+        compressor = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=8, blocksize=CHUNK_BYTES)
     shards = (chunks[0] * SHARD_CHUNKS, *chunks[1:])
     return zarr.create_array(
         store,
@@ -396,7 +403,8 @@ def _array(store: Any, name: str, shape: Any, dtype: str, chunks: Any, fill: int
         chunks=chunks,
         shards=shards,
         fill_value=fill,
-        compressors=(ZstdCodec(level=9), Crc32cCodec()),
+        filters=filters,
+        compressors=(compressor, Crc32cCodec()),
         dimension_names=dims,
         overwrite=True,
     )
