@@ -25,6 +25,10 @@ class CorruptError(RuntimeError):
     exit_code = 3
 
 
+class VersionError(CorruptError):
+    """Stored data that another version wrote."""
+
+
 class UnavailableError(RuntimeError):
     """A tool, device, package or file from elsewhere that is not there."""
 

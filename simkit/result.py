@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from .errors import CorruptError, InputError
+from .errors import CorruptError, InputError, VersionError
 
 SCHEMA = "zeroskip.result/1"
 KEY = ["run", "trace", "tuning", "arch", "layer", "op"]
@@ -97,7 +97,11 @@ class Result:
         if ops is not None:
             frame = frame[frame["op"].isin([ops] if isinstance(ops, str) else list(ops))]
         keys = ["run", "trace", "tuning", "arch"]
-        table = frame.groupby(keys, sort=False, observed=True)[[*OP_COLUMNS[len(SHAPE_COLUMNS) :], *ENERGY]].sum().reset_index()
+        table = (
+            frame.groupby(keys, sort=False, observed=True)[[*OP_COLUMNS[len(SHAPE_COLUMNS) :], *ENERGY]]
+            .sum()
+            .reset_index()
+        )
         tokens = table["run"].map(lambda run: self.meta["runs"][run]["trace"]["tokens"])
         table["density"] = table["effectual_macs"] / table["macs"]
         table["speedup"] = table["dense_latency_s"] / table["latency_s"]
@@ -192,7 +196,7 @@ def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _meta_of(where: Path, stored: dict[bytes, bytes] | None) -> dict[str, Any]:
     meta: dict[str, Any] = json.loads((stored or {}).get(b"zeroskip", b"{}"))
     if meta.pop("schema", None) != SCHEMA:
-        raise CorruptError(f"{where} is not a result of schema {SCHEMA}; replay the trace again")
+        raise VersionError(f"{where} is not a result of schema {SCHEMA}; replay the trace again, or write elsewhere")
     shared = meta.pop("shared", {})
     for run in meta["runs"].values():
         run.update({name: shared[key] for name, key in run.pop("shared", {}).items()})

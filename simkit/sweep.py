@@ -1,64 +1,295 @@
-"""Many replays, each kept as soon as it is done."""
+"""Many replays, each kept as soon as it is done, on this machine's processes or a cluster."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import hwmodels
+import pandas as pd
+
 from hwmodels import Arch, EnergyTable
 
-from .replay import DEFAULT_TABLE, arch, replay_one, run_key
-from .result import Result, concat, load_result
+from .errors import InputError
+from .parts import Parts, write_part
+from .plan import Plan, Point, make_plan
+from .pool import DEATHS, Feed, LocalPool
+from .replay import DEFAULT_TABLE, Rows
+from .result import ENERGY, Result
+from .worker import Worker, job_of
 
 if TYPE_CHECKING:
     from traces import Trace
 
+    from .cluster import Cluster
+
+Json = dict[str, Any]
+Event = Callable[[Json], None]
+Batches = Generator[tuple[str, Any], None, None]
+# starting processes takes seconds, which fewer points do not repay
+IN_PROCESS = 64
+
 
 def sweep(
-    traces: Sequence[Trace],
+    traces: Sequence[Trace | str],
     archs: Sequence[Arch | str],
     *,
-    table: str | EnergyTable = DEFAULT_TABLE,
+    table: str | EnergyTable | Sequence[str | EnergyTable] = DEFAULT_TABLE,
     ops: Iterable[str] | None = None,
-    weights: str = "recorded",
+    weights: str | Sequence[str] = "recorded",
+    fields: Mapping[str, Sequence[Any]] | None = None,
+    constraints: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    processes: int | None = None,
+    scheduler: str | Cluster | None = None,
 ) -> Result:
-    """Replay every trace on every arch; a finished point is never computed again.
+    """Replay every trace on every variant of every arch; a finished point is never computed again.
 
     Parameters
     ----------
     traces, archs : sequence
-        The grid.
-    table, ops, weights
-        As in `simkit.replay`.
+        What to cross; traces may be paths.
+    table : str, EnergyTable or sequence
+        Prices; several are one more axis.
+    ops : iterable of str, optional
+        Only these ops.
+    weights : str or sequence of str
+        As in `simkit.replay`; several are one more axis.
+    fields : mapping of str to sequence, optional
+        Values of arch fields, crossed: ``{"lanes": [8, 16], "memory.bandwidth": ["25 GB/s", "100 GB/s"]}``.
+    constraints : sequence of str
+        Expressions that a point must fulfil, such as ``"lanes * tiles <= 256"``; see `simkit.expr`.
     out : path, optional
-        Folder for the parts, one Parquet file a point, named by content key; the user's cache by default.
+        Folder for the parts, Parquet files named by content key; the user's cache by default.
     progress : bool
         Show a bar on stderr.
+    processes : int, optional
+        Worker processes; 0 replays in this one, which kernels need that `hwmodels.register` added here. By default
+        one for each core, and 0 for fewer than 64 points.
+    scheduler : str or Cluster, optional
+        Address of a ``dask.distributed`` scheduler to use instead; workers must see the traces and `out`.
 
     Returns
     -------
     Result
-        All points.
+        All points that could be replayed, in the order of the grid; ``meta["failed"]`` tells the others, with reasons.
+
+    Raises
+    ------
+    InputError
+        On unknown names or fields, an empty grid, or a value that does not fit its field.
+    UnavailableError
+        If the scheduler cannot be reached.
     """
+    plan = make_plan(
+        list(traces),
+        [(one, {}) for one in archs],
+        tables=[table] if isinstance(table, (str, EnergyTable)) else list(table),
+        ops=ops,
+        weights=[weights] if isinstance(weights, str) else list(weights),
+        fields=fields,
+        constraints=constraints,
+    )
+    folder = Path(out) if out is not None else cache_folder() / "runs"
+    done = run_plan(plan, folder, progress=progress, processes=processes, scheduler=scheduler)
+    result = done.parts.load([run for run in done.runs if run in done.parts.runs])
+    if done.failed:
+        result.meta["failed"] = done.failed
+    return result
+
+
+@dataclass
+class Sweep:
+    """What a sweep came to.
+
+    Parameters
+    ----------
+    parts : Parts
+        The folder, read.
+    runs : list of str
+        Content key of every point, in the order of the plan.
+    failed : list of dict
+        Points that failed: trace, arch, table, weights, fields, reason.
+    computed : int
+        Points that were not there before.
+    seconds : float
+        Wall time.
+    """
+
+    parts: Parts
+    runs: list[str]
+    failed: list[Json] = field(default_factory=list)
+    computed: int = 0
+    seconds: float = 0.0
+
+    def table(self) -> pd.DataFrame:
+        """One row for each point, failed ones with their reason; see `points`."""
+        runs = {run: self.parts.runs[run] for run in self.runs if run in self.parts.runs}
+        return points({"runs": runs, "failed": self.failed}, order=self.runs)
+
+
+def run_plan(
+    plan: Plan,
+    folder: Path,
+    *,
+    progress: bool = False,
+    processes: int | None = None,
+    scheduler: str | Cluster | None = None,
+    on_event: Event | None = None,
+) -> Sweep:
+    """Replay what is missing of a plan into a folder of parts; parameters as in `sweep`."""
     from tqdm.auto import tqdm
 
-    prices = hwmodels.load_table(table) if isinstance(table, str) else table
-    many = [arch(one) if isinstance(one, str) else one for one in archs]
-    wanted = sorted(ops) if ops is not None else None
-    folder = Path(out) if out is not None else cache_folder() / "runs"
-    pairs = [(trace, one) for trace in traces for one in many]
-    parts = []
-    for trace, one in tqdm(pairs, desc="replay", unit="run", disable=not progress):
-        part = folder / f"{run_key(trace, one, prices, wanted, weights)}.parquet"
-        if not part.exists():
-            replay_one(trace, one, prices, wanted, weights, None).save(part)
-        parts.append(load_result(part))
-    return concat(parts)
+    start = time.monotonic()
+    tell = on_event or (lambda event: None)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = Parts(folder)
+    parts.refresh()
+    total = plan.count()
+    runs: dict[Point, str] = {}
+    reasons: dict[str, str] = {}
+    tell({"event": "start", "points": total, "stored": len(parts.runs), "folder": str(folder)})
+    work = _workers(plan, folder, total, processes, scheduler)
+    feed = Feed(_missing(plan, parts, runs))
+    with (
+        tqdm(total=total, desc="sweep", unit="point", disable=not progress) as bar,
+        contextlib.closing(work(feed)) as batches,
+    ):
+        for kind, content in batches:
+            if kind == "lost":
+                content = _give_up(plan, folder, content)
+            for point, answer in content:
+                runs[point] = answer["run"]
+                if answer["reason"]:
+                    reasons[answer["run"]] = answer["reason"]
+                tell(_point_event(plan, point, answer))
+            bar.update(len(runs) - bar.n)
+        bar.update(len(runs) - bar.n)
+    parts.refresh()
+    _check_shared(parts, runs.values(), reasons)
+    order = [runs[point] for point in plan.points()]
+    failed = [{"run": run, **parts.failed[run]} for run in dict.fromkeys(order) if run in parts.failed]
+    done = Sweep(parts, order, failed, feed.given, time.monotonic() - start)
+    tell({"event": "done", "points": total, "computed": done.computed, "failed": len(failed), "seconds": done.seconds})
+    return done
+
+
+def _missing(plan: Plan, parts: Parts, runs: dict[Point, str]) -> Iterator[Point]:
+    """Yield the points that no part has, noting the runs of the others."""
+    for point in plan.points():
+        if parts.runs:
+            run = plan.run(point)
+            if run in parts.runs:
+                runs[point] = run
+                continue
+        yield point
+
+
+def _workers(
+    plan: Plan, folder: Path, total: int, processes: int | None, scheduler: str | Cluster | None
+) -> Callable[[Feed], Batches]:
+    job = job_of(plan, folder)
+    if scheduler is not None:
+        from .cluster import Cluster
+
+        cluster = Cluster(scheduler) if isinstance(scheduler, str) else scheduler
+        return lambda feed: cluster.run(job, feed)
+    if processes is None:
+        processes = 0 if total < IN_PROCESS else os.cpu_count() or 1
+    if processes < 0:
+        raise InputError(f"processes = {processes}, must be 0 (in this process) or more")
+    if processes:
+        return LocalPool(job, processes).run
+    return lambda feed: _here(Worker(job, plan, threads=None), feed)
+
+
+def _here(worker: Worker, feed: Feed) -> Batches:
+    """Replay in this process, one part a point."""
+    while points := feed.take():
+        for point in points:
+            yield "points", [(point, worker.run([point], units=True)[0])]
+
+
+def _give_up(plan: Plan, folder: Path, lost: Sequence[Point]) -> list[tuple[Point, Json]]:
+    """Keep points whose workers died as failed."""
+    reason = f"{DEATHS} worker processes died on this point; out of memory? Use fewer processes, or only some ops"
+    failed = {plan.run(point): {**plan.facts(point), "reason": reason} for point in lost}
+    write_part(folder, Rows(), {}, failed)
+    return [(point, {"run": plan.run(point), "reason": reason, "seconds": 0.0}) for point in lost]
+
+
+def _point_event(plan: Plan, point: Point, answer: Json) -> Json:
+    status = {"status": "failed", "reason": answer["reason"]} if answer["reason"] else {"status": "ok"}
+    return {"event": "point", "run": answer["run"], **plan.facts(point), **status, "seconds": answer["seconds"]}
+
+
+def _check_shared(parts: Parts, runs: Iterable[str], reasons: Mapping[str, str]) -> None:
+    for run in runs:
+        if run not in parts.runs and run not in reasons and run not in parts.failed:
+            raise InputError(
+                f"a worker finished run {run}, but {parts.folder} does not have it; give an --out that this machine "
+                "and the workers share"
+            )
+
+
+def points(meta: Mapping[str, Any], order: Sequence[str] | None = None) -> pd.DataFrame:
+    """Lay the runs of a result out as a table: one row for each, swept fields as columns.
+
+    Parameters
+    ----------
+    meta : mapping
+        ``Result.meta``.
+    order : sequence of str, optional
+        Runs in the order wanted.
+
+    Returns
+    -------
+    DataFrame
+        run, trace, tuning, arch, variant, table, weights, a column for each swept field (plain numbers: Hz, byte,
+        byte/s ...), status, reason, the sums over all ops (cycles, energy_pj ...), density, speedup,
+        energy_per_token_pj, power_w, energy_delay_js, area_mm2, and what was measured of the tuning (accuracy ...).
+    """
+    rows = {run: _ok_row(run, facts) for run, facts in meta["runs"].items()}
+    for facts in meta.get("failed", []):
+        rows[facts["run"]] = {
+            **{name: facts[name] for name in ("run", "trace", "arch", "table", "weights")},
+            **facts["fields"],
+            "status": "failed",
+            "reason": facts["reason"],
+        }
+    listed = [rows[run] for run in dict.fromkeys(order if order is not None else rows) if run in rows]
+    return pd.DataFrame(listed)
+
+
+def _ok_row(run: str, facts: Json) -> Json:
+    trace, point, totals = facts["trace"], facts.get("point", {}), facts["totals"]
+    row = {
+        "run": run,
+        "trace": trace["name"],
+        "tuning": trace.get("tuning", {}).get("name") or trace["name"],
+        "arch": point.get("arch", facts["arch"]["name"]),
+        "variant": facts["arch"]["name"],
+        "table": facts["table"]["name"],
+        "weights": facts["weights"],
+        **point.get("values", {}),
+        "status": "ok",
+        "reason": "",
+        **totals,
+        "density": totals["effectual_macs"] / totals["macs"] if totals["macs"] else float("nan"),
+        "speedup": totals["dense_latency_s"] / totals["latency_s"],
+        "power_w": totals["energy_pj"] * 1e-12 / totals["latency_s"],
+        "energy_delay_js": totals["energy_pj"] * 1e-12 * totals["latency_s"],
+        "area_mm2": point.get("area_mm2"),
+    }
+    for name in ENERGY:
+        row[name.replace("_pj", "_per_token_pj")] = totals[name] / trace["tokens"]
+    measured = trace.get("measurements", {})
+    return row | {name: value for name, value in measured.items() if isinstance(value, (int, float))}
 
 
 def cache_folder() -> Path:
