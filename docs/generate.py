@@ -1,4 +1,4 @@
-"""Write the pages that list objects, from the objects: accelerators, tunings, tables, references, validation, commands."""
+"""Write the pages that list objects, from the objects themselves."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def accelerator(name: str) -> str:
         markdown_of(getdoc(module) or ""),
         "Zeros that change its cycles: " + (", ".join(sorted(kernel.skips)) or "none") + ".\n",
         f"## Density\n\n![Speed-up against density]({name}.svg)\n",
-        "Speed-up in compute cycles over its own dense baseline on i.i.d. masks (512 tokens, K = 1536, N = 384; weights "
-        "dense), memory left out. The dashed line is 1 / density.\n",
+        "Speed-up in compute cycles over its own dense baseline on i.i.d. masks (512 tokens, K = 1536, N = 384; "
+        "weights dense), memory left out. The dashed line is 1 / density.\n",
         "## Every number and its source\n",
         table(["field", "value", "range", "status", "source", "note"], list(_figures(raw))),
         "## Price of each action\n",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
+from html import escape
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
@@ -191,6 +193,19 @@ class Arch(Frozen):
         else:
             node[path[-1]] = value
 
+    def _repr_html_(self) -> str:
+        """Every number with its source and status, for notebooks."""
+        rows = [
+            (name, figure["value"], figure["status"], figure["source"], figure["note"])
+            for name, figure in _figures(self.model_dump())
+        ]
+        body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+        head = "".join(f"<th>{name}</th>" for name in ("field", "value", "status", "source", "note"))
+        return (
+            f"<p><b>{escape(self.name)}</b> {escape(self.title)} (kernel {escape(self.kernel)})</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
     def settable(self) -> list[str]:
         """List the names `with_` takes."""
         memory = [f"memory.{name}" for name in Memory.model_fields]
@@ -226,6 +241,14 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[path] = value
     return out
+
+
+def _figures(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and "value" in value and "status" in value:
+            yield prefix + key, value
+        elif isinstance(value, dict):
+            yield from _figures(value, f"{prefix}{key}.")
 
 
 def list_archs() -> list[str]:

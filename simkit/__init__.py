@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .replay import arch, load_trace, replay
     from .result import Result, load_result
     from .sweep import sweep
+    from .tables import table
     from .validate import validate
 
 _WHERE = {
@@ -38,6 +39,7 @@ _WHERE = {
     "sweep": "sweep",
     "validate": "validate",
     "cite": "cite",
+    "table": "tables",
     "paper": "plots.style",
     "plots": "plots",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "plots",
     "replay",
     "sweep",
+    "table",
     "validate",
 ]
 

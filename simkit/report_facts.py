@@ -15,7 +15,6 @@ SUMMARY = (
     "accuracy",
     "density",
     "cycles",
-    "dense_cycles",
     "stall_cycles",
     "speedup",
     "energy_per_token_pj",
@@ -48,6 +47,16 @@ ARCHS = {
     "assumed": "assumed",
     "source": "source",
     "hash": "hash",
+}
+
+CHECKS = {
+    "name": "design",
+    "checks": "published figures",
+    "exact": "exact",
+    "within": "within band",
+    "off": "off",
+    "worst": "largest error (%)",
+    "note": "note",
 }
 
 Table = tuple[pd.DataFrame, dict[str, str]]
@@ -124,8 +133,12 @@ def statuses(tree: Any) -> Iterator[str]:
 
 
 def validation_rows(result: Result) -> Table:
-    """Checks of the designs in a result against published, measured or RTL figures."""
-    return pd.DataFrame(), {}
+    """How the designs in a result fared against published figures, one row each, and the headings."""
+    from .evidence import design_status
+
+    names = dict.fromkeys(str(meta["arch"]["name"]).partition("[")[0] for meta in result.meta["runs"].values())
+    rows = [{"name": name, **design_status(name)} for name in names]
+    return pd.DataFrame(rows), CHECKS
 
 
 def layer_table(result: Result) -> pd.DataFrame:

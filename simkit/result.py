@@ -135,9 +135,9 @@ class Result:
         return f"Result({len(runs)} runs: {', '.join(f'{t} on {a}' for t, a in runs.itertuples(index=False))})"
 
     def _repr_html_(self) -> str:
-        table = self.summary()
-        shown = ["tuning", "arch", "density", "cycles", "speedup", "energy_per_token_pj", "power_w"]
-        return str(table[shown].to_html(index=False, float_format=lambda x: f"{x:,.4g}"))
+        from .tables import table
+
+        return table(self)._repr_html_()
 
 
 def concat(results: Iterable[Result]) -> Result:

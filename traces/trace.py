@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -193,6 +194,24 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"Trace({self.path!r}: {len(self.sites)} sites, {self.n_tokens} real tokens, {self.status})"
+
+    def _repr_html_(self) -> str:
+        """Origin and sites, for notebooks."""
+        facts = [
+            f"{named.get('name', '')}" if isinstance(named, dict) else str(named)
+            for named in (self.attrs.get("model"), self.attrs.get("data"), self.attrs.get("tuning"))
+            if named
+        ]
+        origin = ", ".join(facts) or "imported masks"
+        rows = "".join(
+            f"<tr><td>{escape(s.name)}</td><td>{s.op}</td><td>{s.k:,}</td><td>{s.n:,}</td><td>{s.density():.4f}</td></tr>"
+            for s in self.sites.values()
+        )
+        heads = "".join(f"<th>{name}</th>" for name in ("site", "op", "K", "N", "density"))
+        return (
+            f"<p><b>{escape(self.name)}</b> {escape(origin)}: {self.n_tokens:,} real tokens, "
+            f"{escape(self.status)}</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        )
 
     @property
     def path(self) -> str:

@@ -28,7 +28,7 @@ const axis = (rows, column, extra) => ({
   ...(wide(rows.map(row => row[column])) ? {type: "log", tickFormat: ticks} : {}), ...extra,
 });
 
-const frame = width => ({width, height: Math.round(Math.max(300, width * 0.62)), marginLeft: 56, marginRight: 24, marginBottom: 44,
+const frame = width => ({width, height: Math.round(Math.max(300, width * 0.62)), marginLeft: 56, marginRight: 24, marginBottom: 50,
   inset: 8, style: {fontSize: "12px"}});
 
 function legend(names, mark) {

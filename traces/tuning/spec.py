@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -146,6 +147,15 @@ class Tuning(Part):
     train: Training = Training()
     init_from: str | None = None
     seed: int = 0
+
+    def _repr_html_(self) -> str:
+        """Every choice, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
+            for name, value in self.canonical().items()
+            if value not in (None, "")
+        )
+        return f"<table><thead><tr><th>field</th><th>value</th></tr></thead><tbody>{rows}</tbody></table>"
 
     def canonical(self) -> dict[str, Any]:
         """Return plain data with every field, for files and hashes."""
