@@ -33,7 +33,7 @@ from ..op import Op
 from ..reference.eie import eie_balanced_twin, eie_twin
 from ..registry import Kernel
 from ._jit import jit, trailing_zeros64
-from .tally import column_counts, weighted_row_counts
+from .tally import column_counts, row_counts, weighted_row_counts
 
 Entries = NDArray[np.uint16]
 
@@ -165,7 +165,8 @@ def token_cycles(words: Words, k: int, entries: Entries, fifo_depth: int, drain:
     cycles = np.empty(len(words), dtype=np.int64)
     history = np.empty(fifo_depth - 1, dtype=np.int64)
     finish = np.empty(entries.shape[1], dtype=np.int32)
-    _tokens(np.ascontiguousarray(words), k, entries, history, drain, finish, cycles)
+    # the loop over PEs is only fast along contiguous memory
+    _tokens(np.ascontiguousarray(words), k, np.ascontiguousarray(entries), history, drain, finish, cycles)
     return cycles
 
 
@@ -234,10 +235,10 @@ def count_balanced(op: Op, params: EieBalancedParams, arch: Arch) -> Compute:
     _check(op, params.pes, arch)
     activation = op.activation_or_ones()
     if op.weight is None:
-        per_column = np.full(op.k, op.n, dtype=np.int64)
+        entries = row_counts(activation) * op.n
     else:
         per_column = entries_table(op.weight, params.pes, params.index_bits).sum(axis=1, dtype=np.int64)
-    entries = weighted_row_counts(activation, per_column)
+        entries = weighted_row_counts(activation, per_column)
     cycles = -(-entries // params.pes)
     processed, effectual = int(entries.sum()) * op.repeat, op.effectual_macs
     return Compute(
