@@ -41,6 +41,8 @@ class Kernel:
         Whether permuting tokens leaves the cycles alone.
     has_cycles : bool
         False for estimates that only price energy.
+    additive : bool
+        Whether launches, and copies of an op, add up; False where averages over a trace or batched copies enter.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Kernel:
     overhead: Callable[[Op, Any], int] = lambda op, params: 0
     token_order_free: bool = True
     has_cycles: bool = True
+    additive: bool = True
 
 
 @lru_cache(maxsize=1)

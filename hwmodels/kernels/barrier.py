@@ -117,5 +117,12 @@ KERNELS = [
         skips=frozenset({"activation"}),
         token_order_free=False,
     ),
-    Kernel("statistical", BarrierParams, count_statistical, statistical_twin, skips=frozenset({"activation"})),
+    Kernel(
+        "statistical",
+        BarrierParams,
+        count_statistical,
+        statistical_twin,
+        skips=frozenset({"activation"}),
+        additive=False,
+    ),
 ]

@@ -2,7 +2,7 @@
 
     cycles = M ceil(K / lanes) ceil(N / (filters tiles))
 
-Zero operands gate multipliers at best. Needed outputs are not known to the design, so output-side zeros gate as well.
+Zero activations gate multipliers at best; zero weights and outputs that are not needed are not seen.
 
 Source: Chen et al., DaDianNao, MICRO 2014, doi:10.1109/MICRO.2014.58.
 """

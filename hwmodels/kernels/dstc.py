@@ -1,9 +1,9 @@
 """Dual-side sparse tensor core: outer products of the non-zeros of a column of A and a row of B.
 
 A warp tile is ``tile`` tokens x ``tile`` outputs. For every k its nA non-zero activations and nB non-zero weights take
-``ceil(nA / step_m) ceil(nB / step_n)`` outer-product steps. Tiles are spread evenly over the units:
+``ceil(nA / step_m) ceil(nB / step_n)`` outer-product steps. A launch's tiles are spread evenly over the units:
 
-    cycles = ceil(sum_tiles sum_k ceil(nA / step_m) ceil(nB / step_n) / units)
+    cycles(launch) = ceil(sum_tiles sum_k ceil(nA / step_m) ceil(nB / step_n) / units)
 
 A tile of which no output is needed is left out (`assumed`: the published design has no output side).
 
@@ -94,10 +94,13 @@ def _dense_group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) ->
     return -(-np.diff(starts) // params.step_m) * columns * op.k
 
 
-def _spread(steps: NDArray[np.int64], units: int) -> NDArray[np.int64]:
-    """Cycles by group when all steps are dealt evenly to the units, whole cycles only at the end."""
-    done = np.concatenate([[0], np.cumsum(steps)])
-    return np.diff(-(-done // units))
+def _spread(steps: NDArray[np.int64], first_of_launch: NDArray[np.bool_], units: int) -> NDArray[np.int64]:
+    """Cycles by group when a launch's steps are dealt evenly to the units, whole cycles only at its end."""
+    after = np.cumsum(steps)
+    before = after - steps
+    launch = np.cumsum(first_of_launch) - 1
+    at_start = before[first_of_launch][launch]
+    return -(-(after - at_start) // units) + (before - at_start) // -units
 
 
 def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
@@ -112,8 +115,9 @@ def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
         raise InputError(f"arch '{arch.name}': parameter 'tile' = {params.tile}, must be at most 255")
     starts = group_starts(op, params.tile)
     steps = _group_steps(op, params, starts)
-    row_cycles = _spread(steps, params.units)
-    dense = int(_spread(_dense_group_steps(op, params, starts), params.units).sum())
+    first_of_launch = starts[:-1] % (op.batch or op.m) == 0
+    row_cycles = _spread(steps, first_of_launch, params.units)
+    dense = int(_spread(_dense_group_steps(op, params, starts), first_of_launch, params.units).sum())
     effectual = op.effectual_macs
     total = int(steps.sum()) * op.repeat
     tiles_n = -(-op.n // params.tile)

@@ -4,7 +4,7 @@
 
 With ``macs = 1`` this is ``sum_c nnz(X[:, c]) nnz(W[:, c])``, the count of the published runs; the element's second
 multiplier is left to ``macs = 2``. Weights are stored by channel for all tokens, so outputs that a token does not need
-cannot be left out: they are gated.
+cannot be left out.
 
 Source: Chen et al., Eyeriss v2, IEEE JETCAS 2019, doi:10.1109/JETCAS.2019.2910232.
 """

@@ -190,5 +190,6 @@ KERNELS = [
         skips=frozenset({"activation", "output"}),
         overhead=overhead,
         token_order_free=False,
+        additive=False,
     )
 ]

@@ -86,17 +86,24 @@ def count(op: Op, params: SpongeParams, arch: Arch) -> Compute:
     launches = op.launches
     outputs = op.m * op.n * op.repeat if op.output is None else op.output.popcount() * op.repeat
     words = op.weight_nonzeros * launches // op.repeat + op.activation_nonzeros + outputs
-    pairs = op.weight_nonzeros // op.repeat * op.activation_nonzeros
+    pairs = op.weight_nonzeros // op.repeat * op.activation_nonzeros // op.repeat
     return Compute(
         cycles=0,
         dense_cycles=0,
         group_rows=op.m,
         row_cycles=np.zeros(op.launches // op.repeat, dtype=np.int64),
-        actions={"multiplier.compute": -(-pairs // op.k)},
+        actions={"multiplier.compute": round(pairs / op.k) * op.repeat},
         dram_bytes=words * params.word_bytes,
     )
 
 
 KERNELS = [
-    Kernel("sponge", SpongeParams, count, sponge_twin, skips=frozenset(), has_cycles=False),
+    Kernel(
+        "sponge",
+        SpongeParams,
+        count,
+        sponge_twin,
+        skips=frozenset({"activation", "weight", "output"}),
+        has_cycles=False,
+    ),
 ]
