@@ -323,3 +323,10 @@ def validate_device_cpu(*, budget_s: float = 50.0, seed: int = 0, threads: int |
     from .measure.cpu import measure_cpu, score_cpu
 
     return score_cpu(measure_cpu(budget_s=budget_s, seed=seed, threads=threads))
+
+
+def validate_bundle(device: str, folder: str | Path | None = None) -> Rows:
+    """Score a device's stored bundles; see `simkit.validate_bundle.validate_bundle`."""
+    from .validate_bundle import validate_bundle as score_bundles
+
+    return score_bundles(device, folder)

@@ -1,1 +1,10 @@
-"""Measuring GEMMs and sparse kernels, and reading measurements of others."""
+"""Measuring on real devices: kernels under test, meters, campaigns, bundles, and measurements of others.
+
+Nothing here imports torch, Triton or NVML until it is needed, so a machine without a GPU runs everything else.
+"""
+
+from .bundle import bundle_path, read_bundle, write_bundle
+from .campaigns import CAMPAIGNS, pending, run_campaign
+from .formats import import_file
+
+__all__ = ["CAMPAIGNS", "bundle_path", "import_file", "pending", "read_bundle", "run_campaign", "write_bundle"]

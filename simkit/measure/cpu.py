@@ -221,7 +221,8 @@ def measure(cases: Sequence[Callable[[], float]], budget_s: float, least_passes:
     """
     for case in cases:
         case()
-    begun, passes = time.monotonic(), []
+    begun = time.monotonic()
+    passes: list[list[float]] = []
     while len(passes) < least_passes or time.monotonic() - begun < budget_s:
         passes.append([min(case(), case()) for case in cases])
     return np.array(passes)
@@ -284,7 +285,7 @@ def quiet_threads() -> int:
 
 
 def measure_cpu(
-    *, dense: int = 150, sparse: int = 150, budget_s: float = 50.0, seed: int = 0, threads: int = 2
+    *, dense: int = 150, sparse: int = 150, budget_s: float = 50.0, seed: int = 0, threads: int | None = None
 ) -> CpuMeasurement:
     """Measure this machine.
 
@@ -372,7 +373,7 @@ def _split(shapes: Sequence[Any], raw: Floats, held_out: float, threads: int) ->
     spread = _spread(raw)
     sane = np.flatnonzero(spread <= MAX_SPREAD)
     cut = round(len(sane) * (1 - held_out))
-    kept, seconds = [shapes[i] for i in sane], raw.min(axis=0)[sane]
+    kept, seconds = [shapes[int(i)] for i in sane], raw.min(axis=0)[sane]
     facts = {
         "floor_percent": 100 * float(spread[sane].mean()) if len(sane) else float("nan"),
         "left_out": len(shapes) - len(sane),
@@ -442,3 +443,22 @@ def _score_gathers(data: _Split, sheet: DataSheet) -> list[dict[str, Any]]:
         {**score("cpu gather", label, p, data.rest_s, rows_fit=len(data.fit), tokens=tokens), **data.facts}
         for label, p in (("calibrated", predict_gathers(rest, timing, page)), ("naive_roofline", naive))
     ]
+
+
+def from_frames(frames: Sequence[pd.DataFrame], threads: int) -> CpuMeasurement:
+    """Rebuild a measurement from stored rows of `CpuMeasurement.frame`; passes are cut to the fewest of any group."""
+    every = pd.concat(frames, ignore_index=True)
+    passes = int(every["raw_seconds"].map(len).min())
+    raw = {op: part["raw_seconds"] for op, part in every.groupby("op")}
+    dense, gathers = every[every["op"] == "dense"], every[every["op"] == "gather"]
+    return CpuMeasurement(
+        [DenseShape(int(r.m), int(r.n), int(r.k)) for r in dense.itertuples()],
+        np.array([list(r)[:passes] for r in raw["dense"]]).T,
+        [
+            SparseShape(int(r.m), int(r.n), int(r.k), float(r.density), int(r.rows), int(r.runs))
+            for r in gathers.itertuples()
+        ],
+        np.array([list(r)[:passes] for r in raw["gather"]]).T,
+        None,
+        threads,
+    )

@@ -43,7 +43,17 @@ def count_active(x, counts, k, tokens, threshold, max_tokens: tl.constexpr, bloc
 
 @triton.jit
 def write_active(  # type: ignore[no-untyped-def]
-    x, counts, index, total, k, tokens, threshold, blocks, max_tokens: tl.constexpr, max_blocks: tl.constexpr, block: tl.constexpr
+    x,
+    counts,
+    index,
+    total,
+    k,
+    tokens,
+    threshold,
+    blocks,
+    max_tokens: tl.constexpr,
+    max_blocks: tl.constexpr,
+    block: tl.constexpr,
 ):
     """Ascending list of the active columns, each block at the sum of the counts before it."""
     own = tl.program_id(0)
@@ -75,7 +85,9 @@ def gather_partial(  # type: ignore[no-untyped-def]
             here = place < active
             row = tl.load(index + place, mask=here, other=0)
             w = tl.load(
-                weight + row[:, None].to(tl.int64) * n + column[None, :], mask=here[:, None] & (column[None, :] < n), other=0.0
+                weight + row[:, None].to(tl.int64) * n + column[None, :],
+                mask=here[:, None] & (column[None, :] < n),
+                other=0.0,
             )
             source = place if compact else row
             value = tl.load(
@@ -120,10 +132,14 @@ def gate_up(  # type: ignore[no-untyped-def]
         for i in range(0, steps):
             d = i * step + tl.arange(0, step)
             w = tl.load(
-                up + neuron[:, None].to(tl.int64) * d_model + d[None, :], mask=here[:, None] & (d[None, :] < d_model), other=0.0
+                up + neuron[:, None].to(tl.int64) * d_model + d[None, :],
+                mask=here[:, None] & (d[None, :] < d_model),
+                other=0.0,
             )
             value = tl.load(
-                x + token[:, None] * d_model + d[None, :], mask=(token[:, None] < tokens) & (d[None, :] < d_model), other=0.0
+                x + token[:, None] * d_model + d[None, :],
+                mask=(token[:, None] < tokens) & (d[None, :] < d_model),
+                other=0.0,
             )
             if max_tokens == 1:
                 out += tl.sum(w.to(tl.float32) * value.to(tl.float32), axis=1)[None, :]
@@ -131,7 +147,9 @@ def gate_up(  # type: ignore[no-untyped-def]
                 out += tl.dot(value, tl.trans(w))
         inside = (token[:, None] < tokens) & here[None, :]
         scale = tl.load(gate + token[:, None] * d_ff + neuron[None, :], mask=inside, other=0.0).to(tl.float32)
-        tl.store(hidden + token[:, None] * d_ff + place[None, :], (out * scale).to(hidden.dtype.element_ty), mask=inside)
+        tl.store(
+            hidden + token[:, None] * d_ff + place[None, :], (out * scale).to(hidden.dtype.element_ty), mask=inside
+        )
 
 
 @triton.jit
@@ -145,7 +163,9 @@ def mask_partial(x, weight, partial, k, n, threshold, rows: tl.constexpr, step: 
         value = tl.load(x + row, mask=row < k, other=0.0).to(tl.float32)
         here = tl.abs(value) > threshold
         w = tl.load(
-            weight + row[:, None].to(tl.int64) * n + column[None, :], mask=here[:, None] & (column[None, :] < n), other=0.0
+            weight + row[:, None].to(tl.int64) * n + column[None, :],
+            mask=here[:, None] & (column[None, :] < n),
+            other=0.0,
         )
         out += tl.sum(w.to(tl.float32) * value[:, None], axis=0)
     tl.store(partial + part * n + column, out, mask=column < n)
@@ -174,10 +194,14 @@ def tile_skip(  # type: ignore[no-untyped-def]
         if tl.load(live + tl.program_id(0) * blocks + block) != 0:
             inner = block * width + tl.arange(0, width)
             a = tl.load(
-                x + row[:, None].to(tl.int64) * k + inner[None, :], mask=(row[:, None] < m) & (inner[None, :] < k), other=0.0
+                x + row[:, None].to(tl.int64) * k + inner[None, :],
+                mask=(row[:, None] < m) & (inner[None, :] < k),
+                other=0.0,
             )
             b = tl.load(
-                weight + inner[:, None].to(tl.int64) * n + column[None, :], mask=(inner[:, None] < k) & (column[None, :] < n), other=0.0
+                weight + inner[:, None].to(tl.int64) * n + column[None, :],
+                mask=(inner[:, None] < k) & (column[None, :] < n),
+                other=0.0,
             )
             total += tl.dot(a, b)
     inside = (row[:, None] < m) & (column[None, :] < n)

@@ -6,6 +6,7 @@ a CUDA graph, and an output that can be poisoned. Each is checked against an fp6
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -101,9 +102,21 @@ def _shrunk(p: Problem) -> Variant:
     return Variant(lambda: torch.mm(x, w, out=out), out, reference)
 
 
+def _no_bf16_here(p: Problem, what: str) -> None:
+    if p.x.device.type == "cpu" and p.x.dtype == torch.bfloat16:
+        raise UnavailableError(f"{what} has no bf16 on a CPU; give dtype=torch.float32")
+
+
+def _compressed(make: Callable[[], Tensor]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse .* support is in beta", category=UserWarning)
+        return make()
+
+
 def _csr(p: Problem) -> Variant:
+    _no_bf16_here(p, "csr")
     out, reference = _result(p)
-    x = p.x.to_sparse_csr()
+    x = _compressed(p.x.to_sparse_csr)
     return Variant(lambda: out.copy_(x @ p.w), out, reference)
 
 
@@ -112,8 +125,9 @@ def _bsr(p: Problem) -> Variant:
     side = 16
     if m % side or k % side:
         raise UnavailableError(f"bsr needs M and K in multiples of {side}, not {m} and {k}")
+    _no_bf16_here(p, "bsr")
     out, reference = _result(p)
-    x = p.x.to_sparse_bsr((side, side))
+    x = _compressed(lambda: p.x.to_sparse_bsr((side, side)))
     return Variant(lambda: out.copy_(x @ p.w), out, reference)
 
 
@@ -175,6 +189,8 @@ def _few_tokens(p: Problem, name: str) -> int:
     m = p.shape[0]
     if m > kernels.MAX_TOKENS:
         raise InputError(f"{name} is for at most {kernels.MAX_TOKENS} tokens a launch, not {m}; use tile_skip_gemm")
+    if m > 1:
+        _no_bf16_here(p, "a matrix product in Triton's interpreter")
     return 1 if m == 1 else 16
 
 
@@ -251,7 +267,9 @@ def _mask_gemv(p: Problem) -> Variant:
     every = torch.full((1,), k, device=p.x.device, dtype=torch.int32)
 
     def run() -> None:
-        kernels.mask_partial[(-(-n // columns), parts)](p.x, p.w, partial, k, n, 0.0, rows=rows, step=16, columns=columns)
+        kernels.mask_partial[(-(-n // columns), parts)](
+            p.x, p.w, partial, k, n, 0.0, rows=rows, step=16, columns=columns
+        )
         kernels.reduce_partial[(-(-n // 32), 1)](
             partial, every, out, n, 1, rows=rows, max_parts=_power(parts), columns=32
         )
@@ -261,6 +279,7 @@ def _mask_gemv(p: Problem) -> Variant:
 
 def _tile_skip_gemm(p: Problem, width: int = 64) -> Variant:
     kernels = _triton()
+    _no_bf16_here(p, "a matrix product in Triton's interpreter")
     m, k, n = p.shape
     out, reference = _result(p)
     rows, columns = (64 if m <= 64 else 128), 128
@@ -351,5 +370,7 @@ def check(name: str, variant: Variant) -> float:
     error = float((variant.out.double() - variant.reference).norm()) / scale
     most = 0.0 if whole else TOLERANCE[variant.out.dtype]
     if not error <= most:
-        raise CheckError(f"kernel '{name}' is off by {error:.2e} of the fp64 reference, at most {most:.0e}; it is not timed")
+        raise CheckError(
+            f"kernel '{name}' is off by {error:.2e} of the fp64 reference, at most {most:.0e}; it is not timed"
+        )
     return error

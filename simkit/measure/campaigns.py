@@ -1,0 +1,257 @@
+"""Campaigns: what is measured on a device, each a command of its own with a budget, resumable.
+
+| campaign | what | about |
+|---|---|---|
+| `smoke` | every kernel checked and timed once, device facts | 1 min |
+| `calibrate` | copy and launch, stratified GEMMs, row gathers, sustained GEMMs | 3 min |
+| `sparse` | density x batch x shape x kernel, cold and warm | 8 min |
+| `energy` | GEMMs, gathers and a copy, looped for seconds by the energy counter | 8 min |
+| `record` | tune and record the demo's model, with the recorder's overhead | 5 min |
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwmodels import list_archs, load_arch
+from hwmodels.errors import nearest
+
+from ..errors import InputError, UnavailableError
+from ..provenance import environment
+from .bundle import Journal, bundle_path, write_bundle
+
+Point = dict[str, Any]
+Row = dict[str, Any]
+
+BUDGET_S = {"smoke": 60.0, "calibrate": 180.0, "sparse": 480.0, "energy": 480.0, "record": 300.0}
+CAMPAIGNS = tuple(BUDGET_S)
+CPU_CAMPAIGNS = ("smoke", "calibrate", "energy", "record")
+
+DENSITIES = (1.0, 0.75, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
+BATCHES = (1, 2, 4, 8, 16, 64, 256, 1024)
+MLP_SHAPES = ((1536, 384), (3072, 768), (11008, 4096), (14336, 4096))  # (d_ff, d_model)
+COPY_BYTES = tuple(1 << power for power in range(20, 33, 2))
+ROW_BYTES = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+GEMMS = 260
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Points of a campaign on a device, and how one is measured."""
+
+    points: list[Point]
+    measure: Callable[[Point], Row]
+    facts: dict[str, Any]
+
+
+def gpu_devices() -> list[str]:
+    """Archs that are GPUs."""
+    return [name for name in list_archs() if load_arch(name).kernel == "gpu"]
+
+
+def pending(folder: Path | None = None) -> list[dict[str, str]]:
+    """List which campaigns lack a bundle for which device.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where bundles lie; the package's own by default.
+
+    Returns
+    -------
+    list of dict
+        device, campaign, command, in the order in which they should be run.
+    """
+    wanted = [(device, campaign) for device in gpu_devices() for campaign in CAMPAIGNS]
+    wanted += [("cpu", campaign) for campaign in CPU_CAMPAIGNS]
+    return [
+        {"device": device, "campaign": campaign, "command": f"simkit measure {campaign} --device {device}"}
+        for device, campaign in wanted
+        if not bundle_path(device, campaign, folder).exists()
+    ]
+
+
+def gemm_points(seed: int = 0, count: int = GEMMS) -> list[Point]:
+    """Draw GEMMs stratified over M, N and K, each at most about 2e13 FLOP."""
+    rng = np.random.default_rng(seed)
+    out: list[Point] = []
+    for i in range(count):
+        m = int(np.exp(rng.uniform(*np.log([(1, 16), (16, 128), (128, 1024), (1024, 8192)][i % 4]))))
+        n, k = (int(np.exp(rng.uniform(np.log(128), np.log(16384)))) // 128 * 128 or 128 for _ in range(2))
+        out.append({"op": "gemm", "m": max(1, m), "n": n, "k": k})
+    return out
+
+
+def calibrate_points() -> list[Point]:
+    """Copies, launches, gathers, sustained GEMMs, GEMMs."""
+    points: list[Point] = [{"op": "copy", "bytes": size} for size in COPY_BYTES]
+    points += [{"op": "launch", "how": how} for how in ("graph", "eager")]
+    points += [{"op": "gather", "row_bytes": b, "density": d} for b, d in product(ROW_BYTES, (1.0, 0.5, 0.2, 0.05))]
+    points += [{"op": "sustained", "data": data} for data in ("random", "zeros")]
+    return points + gemm_points()
+
+
+def sparse_points(masks: tuple[str, ...] = ("bernoulli",)) -> list[Point]:
+    """Every kernel where it makes sense, over density, batch and shape, cold and warm."""
+    out: list[Point] = []
+    for (d_ff, d_model), m, density, mask in product(MLP_SHAPES, BATCHES, DENSITIES, masks):
+        kernels = ["dense_shrunk", "csr"] if density < 1 else ["dense"]
+        kernels += ["gather_gemv", "gate_up_gather"] if m <= 16 else ["tile_skip_gemm"]
+        kernels += ["mask_gemv"] if m == 1 else []
+        kernels += ["bsr"] if m >= 64 and density < 1 else []
+        kernels += ["semi_structured"] if density == 0.5 else []
+        for kernel, heat in product(kernels, ("cold", "warm")):
+            if kernel in ("csr", "bsr", "semi_structured") and (heat == "warm" or d_ff != 11008):
+                continue
+            point = {"op": "sparse", "kernel": kernel, "m": m, "k": d_ff, "n": d_model, "density": density}
+            out.append({**point, "mask": mask, "heat": heat})
+    return out
+
+
+def energy_points(seed: int = 0) -> list[Point]:
+    """Work looped for seconds, three repeats in shuffled order."""
+    once: list[Point] = [{"op": "copy", "bytes": 1 << 30}]
+    once += [
+        {"op": "gemm", "m": m, "n": n, "k": k}
+        for m, n, k in ((8192, 8192, 8192), (512, 4096, 11008), (16, 4096, 11008))
+    ]
+    once += [
+        {
+            "op": "sparse",
+            "kernel": kernel,
+            "m": 1,
+            "k": 11008,
+            "n": 4096,
+            "density": density,
+            "mask": "bernoulli",
+            "heat": "cold",
+        }
+        for kernel, density in (("dense", 1.0), ("gather_gemv", 0.5), ("gather_gemv", 0.1))
+    ]
+    shuffled = [{**point, "energy": True, "repeat": repeat} for repeat in range(3) for point in once]
+    return [shuffled[i] for i in np.random.default_rng(seed).permutation(len(shuffled))]
+
+
+def smoke_points() -> list[Point]:
+    """Each kernel once, on a small shape."""
+    kernels = ("dense", "dense_shrunk", "pack", "gather_gemv", "gate_up_gather", "mask_gemv", "csr")
+    few = [{"op": "sparse", "kernel": name, "m": 1, "k": 11008, "n": 4096, "density": 0.1} for name in kernels]
+    many = [
+        {"op": "sparse", "kernel": name, "m": 256, "k": 3072, "n": 768, "density": 0.1}
+        for name in ("tile_skip_gemm", "bsr")
+    ]
+    kinds: list[Point] = [*few, *many]
+    points = [{**point, "mask": "bernoulli", "heat": "cold"} for point in kinds]
+    return [{"op": "copy", "bytes": 1 << 28}, {"op": "launch", "how": "graph"}, *points, *gemm_points(count=8)]
+
+
+POINTS: dict[str, Callable[[], list[Point]]] = {
+    "smoke": smoke_points,
+    "calibrate": calibrate_points,
+    "sparse": sparse_points,
+    "energy": energy_points,
+}
+
+
+def run_campaign(
+    name: str,
+    *,
+    device: str | None = None,
+    out: str | Path | None = None,
+    budget_s: float | None = None,
+    trace: str | None = None,
+) -> Path | None:
+    """Measure what is left of a campaign within its budget.
+
+    Parameters
+    ----------
+    name : str
+        One of `CAMPAIGNS`.
+    device : str, optional
+        ``cpu``, or the arch of the GPU at hand; found by its name where left out.
+    out : str or Path, optional
+        Folder for bundles; the package's own by default.
+    budget_s : float, optional
+        Seconds of measuring; each campaign has its own.
+    trace : str, optional
+        Recorded trace whose masks join the Bernoulli ones in ``sparse``.
+
+    Returns
+    -------
+    Path or None
+        The bundle; None where the budget ran out first: the same command goes on.
+
+    Raises
+    ------
+    InputError
+        If the campaign or device is unknown, or the device is not the one at hand.
+    UnavailableError
+        If there is no such device here.
+    """
+    if name not in CAMPAIGNS:
+        raise InputError(f"unknown campaign '{name}'" + nearest(name, CAMPAIGNS))
+    folder = Path(out) if out is not None else None
+    budget = BUDGET_S[name] if budget_s is None else float(budget_s)
+    if device == "cpu":
+        from .cpu_campaigns import cpu_campaign
+
+        campaign = cpu_campaign(name, budget)
+        where = "cpu"
+    else:
+        from .gpu_campaigns import gpu_campaign, gpu_here
+
+        where = gpu_here(device)
+        campaign = gpu_campaign(name, where, trace)
+    path = bundle_path(where, name, folder)
+    done = _go(campaign, Journal(path), budget, name)
+    if done is None:
+        return None
+    bundle = write_bundle(path, done, {**environment(), **campaign.facts, "campaign": name, "device": where})
+    Journal(path).path.unlink(missing_ok=True)
+    return bundle
+
+
+def _go(campaign: Campaign, journal: Journal, budget_s: float, name: str) -> list[Row] | None:
+    """Measure the points that the journal lacks; None if time ran out."""
+    rows = journal.rows()
+    finished = {_key(row) for row in rows}
+    begun = time.monotonic()
+    for number, point in enumerate(_left(campaign.points, finished)):
+        if number and time.monotonic() - begun > budget_s:
+            left = len(campaign.points) - len(rows)
+            print(f"{name}: budget of {budget_s:.0f} s spent, {left} points left; run again", file=sys.stderr)  # noqa: T201
+            return None
+        row = {"point": _key_text(point), **point, **_measured(campaign, point)}
+        journal.add(row)
+        rows.append(row)
+    return rows
+
+
+def _left(points: list[Point], finished: set[str]) -> Iterator[Point]:
+    return (point for point in points if _key_text(point) not in finished)
+
+
+def _measured(campaign: Campaign, point: Point) -> Row:
+    """Measure a point; one that cannot be measured is a row with its reason, left out of fits."""
+    try:
+        return {"flaw": "", **campaign.measure(point)}
+    except (UnavailableError, InputError) as error:
+        return {"flaw": str(error), "seconds": None}
+    except RuntimeError as error:  # a kernel that fails its check, or the device's own errors
+        return {"flaw": str(error).splitlines()[0][:200], "seconds": None}
+
+
+def _key(row: Row) -> str:
+    return str(row["point"])
+
+
+def _key_text(point: Point) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(point.items()))

@@ -1,0 +1,219 @@
+"""How one point of a campaign is measured on a GPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hwmodels import load_arch
+
+from ..errors import InputError, UnavailableError
+from .campaigns import POINTS, Campaign, Point, Row, gpu_devices, sparse_points
+from .meters import CudaMeter, NvmlMeter, Reading, require_cuda, sane
+from .variants import Problem, build, check, problem
+
+COLD_FACTOR = 3  # operands in rotation take this many times the L2
+MOST_SETS = 64
+REPEATS = 7
+SUSTAINED_S = 2.0
+GATHER_BYTES = 256 << 20
+
+
+def gpu_here(wanted: str | None) -> str:
+    """Name the arch of the GPU at hand.
+
+    Raises
+    ------
+    UnavailableError
+        If there is no CUDA device.
+    InputError
+        If it is not the wanted one, or none that has an arch.
+    """
+    torch = require_cuda()
+    found = torch.cuda.get_device_name(0)
+    words = re.findall(r"[a-z0-9]+", found.lower())
+    here = next(
+        (n for n in gpu_devices() if all(w in words for w in n.removesuffix("_sxm").removesuffix("_64").split("_"))),
+        None,
+    )
+    if here is None:
+        raise InputError(f"GPU '{found}' has no arch; add hwmodels/archs/<name>.yaml for it first")
+    if wanted is not None and wanted != here:
+        raise InputError(f"the GPU here is {here} ('{found}'), not {wanted}; leave --device out or name {here}")
+    return here
+
+
+def gpu_campaign(name: str, device: str, trace: str | None = None) -> Campaign:
+    """Points of a campaign and how to measure them on the GPU at hand."""
+    torch = require_cuda()
+    bench = GpuBench(float(load_arch(device).memory.activation_buffer.value), trace)
+    facts = {"torch": torch.__version__, "cuda": torch.version.cuda, **bench.facts()}
+    if name == "record":
+        from .record_campaign import measure_record, record_points
+
+        return Campaign(record_points(), measure_record, facts)
+    points = (
+        sparse_points(("bernoulli", "recorded") if trace else ("bernoulli",)) if name == "sparse" else POINTS[name]()
+    )
+    return Campaign(points, bench.measure, facts)
+
+
+class GpuBench:
+    """Measures points on CUDA device 0.
+
+    Parameters
+    ----------
+    l2_bytes : float
+        L2 size, for cold operands.
+    trace : str, optional
+        Trace whose masks are the recorded ones.
+    """
+
+    def __init__(self, l2_bytes: float, trace: str | None = None) -> None:
+        self.torch = require_cuda()
+        self.l2_bytes = l2_bytes
+        self.trace = trace
+        self.clock = CudaMeter()
+        try:
+            self.nvml: NvmlMeter | None = NvmlMeter()
+        except UnavailableError:
+            self.nvml = None
+
+    def facts(self) -> dict[str, Any]:
+        """Provenance of the device."""
+        if self.nvml is None:
+            return {"gpu": self.torch.cuda.get_device_name(0), "nvml": "absent"}
+        facts = self.nvml.facts()
+        if facts["processes"] > 1:
+            facts["shared"] = f"{facts['processes']} processes use this GPU; its times are marked"
+        return facts
+
+    def measure(self, point: Point) -> Row:
+        """Measure one point: seconds (median), raw repeats, state, and the flaw if it has one."""
+        if point.get("energy"):
+            return self._energy(point)
+        if point["op"] == "launch":
+            return self._launch(point)
+        if point["op"] == "sustained":
+            return self._sustained(point)
+        runs, facts = self._runs(point)
+        return self._timed(self.clock.seconds(runs, REPEATS), facts)
+
+    def _timed(self, raw: list[float], facts: Row) -> Row:
+        reading = self.nvml.reading() if self.nvml else None
+        return {
+            "seconds": float(np.median(raw)),
+            "raw_seconds": raw,
+            "flaw": sane(raw, reading),
+            **_state(reading),
+            **facts,
+        }
+
+    def _runs(self, point: Point) -> tuple[list[Callable[[], object]], Row]:
+        if point["op"] == "copy":
+            return self._copy(point["bytes"]), {"moved_bytes": 2 * point["bytes"]}
+        if point["op"] == "gather":
+            return self._rows(point["row_bytes"], point["density"])
+        if point["op"] == "gemm":
+            point = {**point, "kernel": "dense", "density": 1.0, "mask": "bernoulli", "heat": "cold"}
+        return self._kernel(point)
+
+    def _kernel(self, point: Point) -> tuple[list[Callable[[], object]], Row]:
+        m, k, n = point["m"], point["k"], point["n"]
+        bytes_each = 2 * (m * k + k * n + m * n)
+        sets = min(MOST_SETS, 1 + int(COLD_FACTOR * self.l2_bytes / bytes_each)) if point["heat"] == "cold" else 1
+        problems = [self._problem(point, seed) for seed in range(sets)]
+        variants = [build(point["kernel"], p) for p in problems]
+        error = max(check(point["kernel"], variant) for variant in variants[:2])
+        first = problems[0].mask
+        union = first.any(dim=0)
+        starts = union & ~self.torch.roll(union, 1)
+        facts = {
+            "sets": sets,
+            "error": error,
+            "rows": int(union.sum()),
+            "runs": max(1, int(starts.sum())),
+            "measured_density": float(first.float().mean()),
+        }
+        return [variant.run for variant in variants], facts
+
+    def _problem(self, point: Point, seed: int) -> Problem:
+        mask = self._recorded(point, seed) if point["mask"] == "recorded" else None
+        return problem(point["m"], point["k"], point["n"], point["density"], device="cuda", seed=seed, mask=mask)
+
+    def _recorded(self, point: Point, seed: int) -> Any:
+        """Rows of the trace's own masks, of the site with this K whose density is nearest."""
+        from traces import open_trace
+
+        assert self.trace is not None
+        sites = [site for site in open_trace(self.trace).sites.values() if site.k == point["k"]]
+        if not sites:
+            raise UnavailableError(f"the trace has no site with K = {point['k']}")
+        site = min(sites, key=lambda s: abs(s.density() - point["density"]))
+        bits = site.mask().to_bool()
+        rows = (np.arange(point["m"]) + seed * point["m"]) % len(bits)
+        return self.torch.from_numpy(np.ascontiguousarray(bits[rows]))
+
+    def _copy(self, size: int) -> list[Callable[[], object]]:
+        source = self.torch.randint(0, 255, (size,), device="cuda", dtype=self.torch.uint8)
+        target = self.torch.empty_like(source)
+        return [lambda: target.copy_(source)]
+
+    def _rows(self, row_bytes: int, density: float) -> tuple[list[Callable[[], object]], Row]:
+        rows, width = GATHER_BYTES // row_bytes, row_bytes // 2
+        table = self.torch.randn((rows, width), device="cuda").to(self.torch.bfloat16)
+        index = (self.torch.rand(rows, device="cuda") < density).nonzero().squeeze(1)
+        out = self.torch.empty((len(index), width), device="cuda", dtype=self.torch.bfloat16)
+        breaks = int((index[1:] - index[:-1] > 1).sum()) + 1
+        moved = 2 * len(index) * row_bytes
+        return [lambda: self.torch.index_select(table, 0, index, out=out)], {
+            "rows": len(index),
+            "runs": breaks,
+            "moved_bytes": moved,
+        }
+
+    def _launch(self, point: Point) -> Row:
+        one = self.torch.ones(1, device="cuda")
+        if point["how"] == "eager":
+            return self._timed(self.clock.eager_seconds(lambda: one.add_(0.0), REPEATS), {})
+        return self._timed(self.clock.seconds([lambda: one.add_(0.0)] * 100, REPEATS), {})
+
+    def _sustained(self, point: Point) -> Row:
+        side = 8192
+        a, b = (self.torch.randn((side, side), device="cuda").to(self.torch.bfloat16) for _ in range(2))
+        if point["data"] == "zeros":
+            a.zero_()
+            b.zero_()
+        out = self.torch.empty_like(a)
+        calls = max(8, int(SUSTAINED_S / 1.5e-3 / REPEATS))
+        runs: list[Callable[[], object]] = [lambda: self.torch.mm(a, b, out=out)] * calls
+        return self._timed(self.clock.seconds(runs, REPEATS), {"m": side, "n": side, "k": side})
+
+    def _energy(self, point: Point) -> Row:
+        if self.nvml is None:
+            raise UnavailableError("NVML gives no energy here; time is measured all the same")
+        runs, facts = self._runs(point)
+        graph = self.torch.cuda.CUDAGraph()
+        for run in runs:
+            run()
+        self.torch.cuda.synchronize()
+        with self.torch.cuda.graph(graph):
+            for run in runs:
+                run()
+        found = self.nvml.energy(graph.replay)
+        count = len(runs)
+        return {
+            "seconds": found.seconds / count,
+            "joules": found.joules / count,
+            "idle_w": found.idle_w,
+            "flaw": sane([found.seconds], found.reading),
+            **_state(found.reading),
+            **facts,
+        }
+
+
+def _state(reading: Reading | None) -> Row:
+    return {} if reading is None else dict(reading._asdict())
