@@ -44,6 +44,29 @@ module ws_pe #(
     end
 endmodule
 
+module ws_skew #(
+    parameter int DEPTH = 1,
+    parameter int WIDTH = 8
+) (
+    input  logic             clk, zero_in,
+    input  logic [WIDTH-1:0] a_in,
+    output logic             zero,
+    output logic [WIDTH-1:0] a
+);
+    logic [DEPTH-1:0][WIDTH-1:0] delay;   // a stage keeps its value while zeros pass
+    logic [DEPTH-1:0]            none;
+    always_ff @(posedge clk) begin
+        none[0] <= zero_in;
+        if (!zero_in) delay[0] <= a_in;
+        for (int i = 1; i < DEPTH; i++) begin
+            none[i] <= none[i-1];
+            if (!none[i-1]) delay[i] <= delay[i-1];
+        end
+    end
+    assign a    = delay[DEPTH-1];
+    assign zero = none[DEPTH-1];
+endmodule
+
 module ws_array #(
     parameter int ROWS  = 8,
     parameter int COLS  = 8,
@@ -67,23 +90,13 @@ module ws_array #(
     assign psum   = sum[ROWS];
 
     for (genvar r = 0; r < ROWS; r++) begin : g_row
-        // Skew: row r sees a token r cycles after row 0; the value register rests on zeros here too.
+        // Row r sees a token r cycles after row 0.
         if (r == 0) begin : g_direct
             assign a[r][0]    = a_in[r];
             assign zero[r][0] = !in_valid || a_in[r] == '0;
         end else begin : g_skew
-            logic [r-1:0][WIDTH-1:0] delay;
-            logic [r-1:0]            none;
-            always_ff @(posedge clk) begin
-                none[0] <= !in_valid || a_in[r] == '0;
-                if (in_valid && a_in[r] != '0) delay[0] <= a_in[r];
-                for (int i = 1; i < r; i++) begin
-                    none[i] <= none[i-1];
-                    if (!none[i-1]) delay[i] <= delay[i-1];
-                end
-            end
-            assign a[r][0]    = delay[r-1];
-            assign zero[r][0] = none[r-1];
+            ws_skew #(.DEPTH(r), .WIDTH(WIDTH)) skew (
+                .clk, .zero_in(!in_valid || a_in[r] == '0), .a_in(a_in[r]), .zero(zero[r][0]), .a(a[r][0]));
         end
         for (genvar c = 0; c < COLS; c++) begin : g_pe
             ws_pe #(.WIDTH(WIDTH), .ACC(ACC)) pe (

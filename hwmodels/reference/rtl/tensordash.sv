@@ -37,20 +37,29 @@ module td_scheduler (
     output logic [15:0]      busy,      // the lane multiplies in this cycle
     output logic [15:0][2:0] pick       // which of its eight options
 );
-    localparam logic [7:0][1:0] STEP  = {2'd2, 2'd2, 2'd2, 2'd1, 2'd1, 2'd1, 2'd1, 2'd0};
-    localparam logic [7:0][3:0] SHIFT = {4'd2, 4'd0, 4'd14, 4'd3, 4'd1, 4'd0, 4'd15, 4'd0};
-    localparam logic [15:0][3:0] ORDER = {4'd15, 4'd14, 4'd9, 4'd4, 4'd13, 4'd8, 4'd3, 4'd12,
-                                          4'd7, 4'd2, 4'd11, 4'd6, 4'd1, 4'd10, 4'd5, 4'd0};
+    // Option o looks STEP[o] steps ahead and SHIFT[o] lanes aside (mod 16); lanes choose in the order of ORDER.
+    localparam logic [15:0] STEP  = {2'd2, 2'd2, 2'd2, 2'd1, 2'd1, 2'd1, 2'd1, 2'd0};
+    localparam logic [31:0] SHIFT = {4'd2, 4'd0, 4'd14, 4'd3, 4'd1, 4'd0, 4'd15, 4'd0};
+    localparam logic [63:0] ORDER = {4'd15, 4'd14, 4'd9, 4'd4, 4'd13, 4'd8, 4'd3, 4'd12,
+                                     4'd7, 4'd2, 4'd11, 4'd6, 4'd1, 4'd10, 4'd5, 4'd0};
+    logic [3:0] lane, from;
+    logic [1:0] step;
     always_comb begin
         left = present;
         busy = '0;
         pick = '0;
+        lane = '0;
+        from = '0;
+        step = '0;
         for (int turn = 0; turn < 16; turn++) begin
+            lane = ORDER[4*turn+:4];
             for (int option = 0; option < 8; option++) begin
-                if (!busy[ORDER[turn]] && left[STEP[option]][ORDER[turn] + SHIFT[option]]) begin
-                    busy[ORDER[turn]] = 1'b1;
-                    pick[ORDER[turn]] = option[2:0];
-                    left[STEP[option]][ORDER[turn] + SHIFT[option]] = 1'b0;
+                from = lane + SHIFT[4*option+:4];
+                step = STEP[2*option+:2];
+                if (!busy[lane] && left[step][from]) begin
+                    busy[lane]       = 1'b1;
+                    pick[lane]       = option[2:0];
+                    left[step][from] = 1'b0;
                 end
             end
         end
@@ -65,11 +74,12 @@ module td_operands #(
     input  logic [15:0][2:0]            pick,
     output logic [15:0][WIDTH-1:0]      operand   // zero for an idle lane, so that its multiplier rests
 );
+    logic [15:0][7:0][WIDTH-1:0] options;
     for (genvar lane = 0; lane < 16; lane++) begin : g_lane
-        wire [7:0][WIDTH-1:0] options = {
+        assign options[lane] = {
             window[2][(lane + 2) % 16], window[2][lane], window[2][(lane + 14) % 16], window[1][(lane + 3) % 16],
             window[1][(lane + 1) % 16], window[1][lane], window[1][(lane + 15) % 16], window[0][lane]};
-        assign operand[lane] = busy[lane] ? options[pick[lane]] : '0;
+        assign operand[lane] = busy[lane] ? options[lane][pick[lane]] : '0;
     end
 endmodule
 
@@ -179,21 +189,22 @@ module td_tile #(
         end
     end
 
+    logic [ROWS-1:0][15:0][WIDTH-1:0]           a;
+    logic [ROWS-1:0][COLS-1:0][15:0][WIDTH-1:0] b;
+    logic [ROWS-1:0][COLS-1:0][ACC-1:0]         sum;
     for (genvar r = 0; r < ROWS; r++) begin : g_pe_row
-        logic [15:0][WIDTH-1:0] a;
         td_operands #(.WIDTH(WIDTH)) select_a (
-            .window({win_a[2][r], win_a[1][r], win_a[0][r]}), .busy(busy[r]), .pick(pick[r]), .operand(a));
+            .window({win_a[2][r], win_a[1][r], win_a[0][r]}), .busy(busy[r]), .pick(pick[r]), .operand(a[r]));
         for (genvar c = 0; c < COLS; c++) begin : g_pe
-            logic [15:0][WIDTH-1:0] b;
-            logic [ACC-1:0]         sum;
             td_operands #(.WIDTH(WIDTH)) select_b (
-                .window({win_b[2][c], win_b[1][c], win_b[0][c]}), .busy(busy[r]), .pick(pick[r]), .operand(b));
+                .window({win_b[2][c], win_b[1][c], win_b[0][c]}), .busy(busy[r]), .pick(pick[r]), .operand(b[r][c]));
             always_comb begin
-                sum = first ? '0 : psum[r][c];
+                sum[r][c] = first ? '0 : psum[r][c];
                 for (int lane = 0; lane < 16; lane++)
-                    sum = sum + ACC'((2 * WIDTH)'($signed(a[lane])) * (2 * WIDTH)'($signed(b[lane])));
+                    sum[r][c] = sum[r][c] +
+                        ACC'((2 * WIDTH)'($signed(a[r][lane])) * (2 * WIDTH)'($signed(b[r][c][lane])));
             end
-            always_ff @(posedge clk) if (held != 2'd0) psum[r][c] <= sum;
+            always_ff @(posedge clk) if (held != 2'd0) psum[r][c] <= sum[r][c];
         end
     end
 endmodule
