@@ -14,7 +14,7 @@ from .errors import CorruptError, InputError
 from .files import file_digest
 from .pack import pack
 from .provenance import provenance
-from .store import SiteMeta, Writer
+from .store import SiteMeta, Writer, squeeze
 from .trace import Trace, content_hash, open_trace
 
 WEIGHT = "_weight"
@@ -64,7 +64,7 @@ def import_masks(
         "measurements": {},
         "provenance": provenance(),
         "synthetic": False,
-        "ops": [],
+        "ops": squeeze([]),
     }
     writer = Writer(str(out), m, sites, attrs, options=storage_options)
     try:
@@ -93,14 +93,17 @@ def flat_columns(m: int) -> dict[str, NDArray[np.int32]]:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
+        with path.open("rb") as handle:  # numpy leaves a file open that it finds damaged
+            loaded = np.load(handle, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} is a single .npy array; save it with numpy.savez(path, NAME=array)")
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+            arrays = {name: np.asarray(loaded[name]) for name in loaded.files}
     except FileNotFoundError as error:
         raise InputError(f"no file at '{path}'; give a NumPy .npz archive of arrays NAME (M, K)") from error
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise CorruptError(f"{path} is not a readable .npz archive ({error})") from error
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path}: {error}; arrays of Python objects are refused, save plain numbers") from error
     if not arrays:

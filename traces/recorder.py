@@ -24,7 +24,7 @@ from .models import load_model, load_tokenizer
 from .probe import probe_ops
 from .provenance import provenance
 from .sites import MLPSite, find_sites, gate_sites
-from .store import SiteMeta, Writer, read_root
+from .store import SiteMeta, Writer, read_root, squeeze
 from .tap import SiteTap, parse_variants
 from .trace import Trace, content_hash, open_trace
 
@@ -202,7 +202,7 @@ class _Session:
             "provenance": provenance(measured.get("provenance", {}).get("seed")),
             "synthetic": False,
             "plan": self.plan,
-            "ops": ops,
+            "ops": squeeze(ops),
             "next_batch": 0,
             "recorder": {"forward_seconds": 0.0, "hook_seconds": 0.0},
         }

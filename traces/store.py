@@ -14,11 +14,13 @@ anywhere leaves the trace of its last commit, and no missing or altered chunk ca
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import json
 import os
 import secrets
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -227,11 +229,14 @@ class Writer:
         try:
             self._store = self.folder.store(read_only=False)
             self._arrays: dict[str, Any] = {}
+            import zarr
+
             if resume:
                 self.root = read_root(self.folder)
                 self._open(sites)
             else:
-                self._create(capacity, sites, attrs)
+                with zarr.config.set({"json_indent": None}):
+                    self._create(capacity, sites, attrs)
             self._pending: dict[str, list[Any]] = {}
             self.root.attrs["owner"] = self.owner
             self._commit()
@@ -441,4 +446,14 @@ def _digest(data: Any) -> str:
 
 
 def _text(data: Any) -> bytes:
-    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+    return json.dumps(data, separators=(",", ":"), sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def squeeze(data: Any) -> str:
+    """Return plain data as compressed text: a model's op list is longer than a sparse trace's masks."""
+    return base64.b85encode(zlib.compress(_text(data), 9)).decode()
+
+
+def unsqueeze(text: str) -> Any:
+    """Return what `squeeze` was given."""
+    return json.loads(zlib.decompress(base64.b85decode(text)))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .errors import CorruptError, InputError, did_you_mean
 from .ops import OpSpec, Template, expand
 from .pack import Words, popcount, unpack
-from .store import COLUMNS, UNSET, Folder, Root, SiteMeta, check_metadata, read_root
+from .store import COLUMNS, UNSET, Folder, Root, SiteMeta, check_metadata, read_root, unsqueeze
 
 BLOCK_ROWS = 4096
 _BULKY = ("ones", "files", "sites", "ops", "checksum", "owner", "schema", "rows", "capacity", "hash", "plan")
@@ -298,7 +298,7 @@ class Trace:
         -------
         list of OpSpec
         """
-        templates = [Template.from_dict(data) for data in self.root.attrs["ops"]]
+        templates = [Template.from_dict(data) for data in unsqueeze(self.root.attrs["ops"])]
         if not templates:
             return self._bare_ops(real_only)
         frame = self.tokens
@@ -401,7 +401,11 @@ def _joined(parts: list[Words]) -> Words:
 def content_hash(trace: Trace) -> str:
     """SHA-256 over what a trace says: sites, ops, token columns, masks row by row."""
     digest = hashlib.sha256()
-    facts = {"sites": [s.to_dict() for s in trace.root.sites], "ops": trace.root.attrs["ops"], "rows": trace.rows}
+    facts = {
+        "sites": [s.to_dict() for s in trace.root.sites],
+        "ops": unsqueeze(trace.root.attrs["ops"]),
+        "rows": trace.rows,
+    }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     tokens = trace.tokens
     for column in COLUMNS:
