@@ -89,16 +89,17 @@ class Scratch(NamedTuple):
 
 
 @jit(inline=True)
-def _fetch(words, row, bit, bits, lanes):  # type: ignore[no-untyped-def]
-    """`lanes` bits of a row from position `bit`; zeros past the end."""
-    if bit >= bits:
-        return np.uint64(0)
-    word = bit >> 6
-    offset = np.uint64(bit & 63)
-    value = words[row, word] >> offset
-    if (bit & 63) + lanes > 64 and word + 1 < words.shape[1]:
-        value |= words[row, word + 1] << (np.uint64(64) - offset)
-    return value & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - lanes))
+def _load(words, first, count, bit, bits, lanes, window, ahead, pack, shift, slot):  # type: ignore[no-untyped-def]
+    """Bring `lanes` elements from position `bit` of `count` rows into the window; rows have no elements past `bits`."""
+    if bit < bits:
+        word, offset = bit >> 6, np.uint64(bit & 63)
+        field = ~np.uint64(0) >> np.uint64(64 - lanes)
+        crosses = (bit & 63) + lanes > 64 and word + 1 < words.shape[1]
+        for index in range(count):
+            value = words[first + index, word] >> offset
+            if crosses:
+                value |= words[first + index, word + 1] << (np.uint64(64) - offset)
+            window[ahead, pack[slot + index]] |= (value & field) << shift[slot + index]
 
 
 @jit
@@ -108,10 +109,13 @@ def _claim(base, scratch, wiring, counters):  # type: ignore[no-untyped-def]
     The innermost loops have a constant length and no branch, so that they become vector instructions. Counters are
     bit-sliced: word j holds bit j of 64 counts.
     """
-    window, busy, idle = scratch.window, scratch.busy, scratch.idle
+    busy, idle = scratch.busy, scratch.idle
+    # slices spare the loops the check for negative indices, which would keep them from vectorising
+    window = scratch.window[:, base : base + PACKS]
+    now = window[0]
     for pack in range(PACKS):
-        busy[pack] = window[0, base + pack]
-        window[0, base + pack] = np.uint64(0)
+        busy[pack] = now[pack]
+        now[pack] = np.uint64(0)
     for level in range(wiring.levels.shape[0]):
         members = wiring.levels[level]
         anyone = np.uint64(0)
@@ -121,13 +125,13 @@ def _claim(base, scratch, wiring, counters):  # type: ignore[no-untyped-def]
         if anyone == 0:
             continue
         for option in range(wiring.ahead.shape[0]):
-            ahead = wiring.ahead[option]
+            step = window[wiring.ahead[option]]
             right, left = wiring.right[option], wiring.left[option]
             straight, wrapped = wiring.straight[option], wiring.wrapped[option]
             for pack in range(PACKS):
-                there = window[ahead, base + pack]
+                there = step[pack]
                 taken = (((there >> right) & straight) | ((there << left) & wrapped)) & idle[pack]
-                window[ahead, base + pack] = there & ~(((taken & straight) << right) | ((taken & wrapped) >> left))
+                step[pack] = there & ~(((taken & straight) << right) | ((taken & wrapped) >> left))
                 idle[pack] &= ~taken
         for pack in range(PACKS):
             busy[pack] |= members & ~idle[pack]
@@ -147,10 +151,9 @@ def _fill(words, starts, bits, lanes, scratch):  # type: ignore[no-untyped-def]
     window[:] = np.uint64(0)
     for group in range(starts.shape[0] - 1):
         scratch.position[group] = 0
-        for row in range(starts[group], starts[group + 1]):
-            slot = group * rows + row - starts[group]
-            for ahead in range(window.shape[0]):
-                window[ahead, pack[slot]] |= _fetch(words, row, ahead * lanes, bits, lanes) << shift[slot]
+        start, count = starts[group], starts[group + 1] - starts[group]
+        for ahead in range(window.shape[0]):
+            _load(words, start, count, ahead * lanes, bits, lanes, window, ahead, pack, shift, group * rows)
 
 
 @jit
@@ -191,12 +194,9 @@ def _move(words, starts, bits, lanes, scratch, cycles):  # type: ignore[no-untyp
                 window[ahead, word] = (window[ahead, word] & ~mine) | moved
             for ahead in range(depth - advance, depth):
                 window[ahead, word] &= ~mine
-        start = starts[group]
-        for index in range(starts[group + 1] - start):
-            slot = group * rows + index
-            for ahead in range(depth - advance, depth):
-                value = _fetch(words, start + index, (at + ahead) * lanes, bits, lanes)
-                window[ahead, pack[slot]] |= value << shift[slot]
+        start, count = starts[group], starts[group + 1] - starts[group]
+        for ahead in range(depth - advance, depth):
+            _load(words, start, count, (at + ahead) * lanes, bits, lanes, window, ahead, pack, shift, group * rows)
     return running
 
 
