@@ -107,12 +107,16 @@ class Plan:
             for fields in self.variants[arch]:
                 for table in range(len(self.tables)):
                     point = Point(trace, arch, fields, table, weights)
-                    if all(rule.value(self._lookup(point)) for rule in self.constraints):
+                    if all(self.fulfils(point, rule) for rule in self.constraints):
                         yield point
 
     def count(self) -> int:
         """Points that fulfil the constraints."""
         return sum(1 for _ in self.points()) if self.constraints else self.grid_size()
+
+    def fulfils(self, point: Point, rule: Expression) -> bool:
+        """Whether a point keeps to a constraint."""
+        return bool(rule.value(self._lookup(point)))
 
     def facts(self, point: Point) -> dict[str, Any]:
         """Say what a point is, for people."""

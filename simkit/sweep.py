@@ -199,13 +199,18 @@ def _workers(
 
         cluster = Cluster(scheduler) if isinstance(scheduler, str) else scheduler
         return lambda feed: cluster.run(job, feed)
+    if count := default_processes(total, processes):
+        return LocalPool(job, count).run
+    return lambda feed: _here(Worker(job, plan, threads=None), feed)
+
+
+def default_processes(points: int, processes: int | None = None) -> int:
+    """Processes for a sweep of so many points: one for each core, none for a few points; or what was said."""
     if processes is None:
-        processes = 0 if total < IN_PROCESS else os.cpu_count() or 1
+        return 0 if points < IN_PROCESS else os.cpu_count() or 1
     if processes < 0:
         raise InputError(f"processes = {processes}, must be 0 (in this process) or more")
-    if processes:
-        return LocalPool(job, processes).run
-    return lambda feed: _here(Worker(job, plan, threads=None), feed)
+    return processes
 
 
 def _here(worker: Worker, feed: Feed) -> Batches:
@@ -290,6 +295,17 @@ def _ok_row(run: str, facts: Json) -> Json:
         row[name.replace("_pj", "_per_token_pj")] = totals[name] / trace["tokens"]
     measured = trace.get("measurements", {})
     return row | {name: value for name, value in measured.items() if isinstance(value, (int, float))}
+
+
+def write_points(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table of points as Parquet, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        table.to_parquet(partial, index=False)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
 
 
 def cache_folder() -> Path:

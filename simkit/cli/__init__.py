@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, look, road, trace
+from . import check, explore, look, road, trace
 
 app = typer.Typer(
     name="simkit",
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (road, look, check):
+for module in (road, look, check, explore):
     module.add_to(app)
 app.add_typer(trace.app, name="trace")
 
