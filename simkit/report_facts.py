@@ -76,7 +76,7 @@ def trace_rows(result: Result) -> Table:
             "tuning": tuning.get("name"),
             "method": tuning.get("method"),
             "tokens": trace["tokens"],
-            "sequences": _plain(trace.get("sequences")),
+            "sequences": _plain(_inner(trace.get("data"), "sequences")),
             "synthetic": "synthetic" if trace.get("synthetic") else "recorded",
             "hash": str(trace["hash"])[:16],
             **{
@@ -91,6 +91,10 @@ def _name(value: Any) -> str | None:
     if isinstance(value, dict):
         return str(value.get("name", "")) or None
     return None if value is None else str(value)
+
+
+def _inner(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
 
 
 def _plain(value: Any) -> Any:
