@@ -110,7 +110,9 @@ def from_yaml(model: type[Model], text: str, where: str) -> Model:
     try:
         return model.model_validate(_plain(tree))
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        # a mistyped field is both unknown and missing; the unknown one says more
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         path = [part for part in first["loc"] if not str(part).startswith("function-")]
         message = str(first["msg"]).removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":

@@ -1,0 +1,71 @@
+"""The memory side, worked by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwmodels import Arch, Op, PackedMask, load_arch, simulate
+from hwmodels.memory import stored_bits, traffic
+
+
+def slow(**changes: object) -> Arch:
+    """Systolic array at 1 byte a cycle, with bursts of 1 byte unless changed."""
+    fields = {"clock": "1 GHz", "memory__bandwidth": "1 GB/s", "memory__burst": "1 byte", **changes}
+    return load_arch("systolic_32x32").with_(**fields)
+
+
+@pytest.mark.parametrize(
+    ("form", "bits"),
+    [("dense", 100 * 8), ("bitmap", 30 * 8 + 100), ("offset", 30 * 12), ("csc", 30 * 12), ("two_four", 50 * 10)],
+)
+def test_stored_bits(form: str, bits: float) -> None:
+    assert float(stored_bits(30, 100, form, 8, 4)) == bits
+
+
+def test_traffic_follows_the_masks() -> None:
+    op = Op("x", 0, 2, 16, 3, PackedMask.bernoulli(2, 16, 0.5, 1), PackedMask.bernoulli(3, 16, 0.5, 2))
+    moved = traffic(op, load_arch("sparten"))
+    nonzeros = op.activation.to_bool().sum(axis=1)
+    assert list(moved.activation_bytes) == [n + 2 for n in nonzeros]
+    assert moved.weight_bytes == op.weight.popcount() + 3 * 16 / 8
+    assert moved.output_bytes_per_token == 3
+
+
+def test_one_tile_by_hand() -> None:
+    # 4 tokens of 8 byte in, 16 weights, 2 byte out a token; all weights and activations must be there first: 32 + 16;
+    # the outputs (8) leave while the array computes 101 cycles
+    counts = simulate(Op("x", 0, 4, 8, 2), slow())
+    assert counts.cycles == 2 * 32 + 32 + 4 - 2
+    assert counts.dram_bytes == 32 + 16 + 8
+    assert counts.stall_cycles == 48
+    assert counts.actions["dram.transfer"] == 56
+    assert counts.actions["weight_buffer.fill"] == 16
+    assert counts.actions["activation_buffer.fill"] == 32
+
+
+def test_bursts_are_moved_whole() -> None:
+    counts = simulate(Op("x", 0, 4, 8, 2), slow(memory__burst="64 byte"))
+    assert counts.dram_bytes == 3 * 64
+
+
+def test_weights_stream_again_for_every_tile_when_they_do_not_fit() -> None:
+    op = Op("x", 0, 8, 64, 64)
+    small = slow(memory__activation_buffer="256 byte", memory__weight_buffer="1 KiB")
+    # half the activation buffer holds two tokens: four tiles; half the weight buffer is less than 4096 weights
+    assert simulate(op, small).actions["weight_buffer.fill"] == 4 * 4096
+    roomy = slow(memory__activation_buffer="256 byte", memory__weight_buffer="8 KiB")
+    assert simulate(op, roomy).actions["weight_buffer.fill"] == 4096
+    assert "weight_buffer.fill" not in simulate(op, slow(memory__weights="resident")).actions
+
+
+def test_decode_fetches_weights_for_every_token() -> None:
+    together = simulate(Op("x", 0, 4, 64, 64), slow())
+    one_by_one = simulate(Op("x", 0, 4, 64, 64, batch=1), slow())
+    assert one_by_one.actions["weight_buffer.fill"] == 4 * together.actions["weight_buffer.fill"]
+    assert one_by_one.stall_cycles > together.stall_cycles
+
+
+def test_latency_is_compute_and_stalls() -> None:
+    counts = simulate(Op("x", 0, 4, 8, 2), slow())
+    assert counts.latency_s(1e9) == pytest.approx((counts.cycles + counts.stall_cycles) * 1e-9)
+    assert counts.dense_latency_s(1e9) == pytest.approx((counts.dense_cycles + counts.dense_stall_cycles) * 1e-9)
