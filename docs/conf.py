@@ -46,6 +46,8 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+# progress bars and the warnings of a build machine are not the notebook's
+nb_output_stderr = "remove"
 
 autosummary_generate = True
 autodoc_typehints = "none"

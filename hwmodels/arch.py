@@ -196,7 +196,7 @@ class Arch(Frozen):
     def _repr_html_(self) -> str:
         """Every number with its source and status, for notebooks."""
         rows = [
-            (name, figure["value"], figure["status"], figure["source"], figure["note"])
+            (name, _shown(name, figure["value"]), figure["status"], figure["source"], figure["note"])
             for name, figure in _figures(self.model_dump())
         ]
         body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
@@ -241,6 +241,26 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[path] = value
     return out
+
+
+# How the notebook table writes a field's value: factor from the unit inside, and the unit written.
+_SHOWN = {
+    "clock": (1e-6, "MHz"),
+    "node": (1.0, "nm"),
+    "static_power": (1.0, "W"),
+    "area": (1.0, "mm²"),
+    "memory.bandwidth": (1e-9, "GB/s"),
+    "memory.burst": (1.0, "byte"),
+    "memory.activation_buffer": (1 / 1024, "KiB"),
+    "memory.weight_buffer": (1 / 1024, "KiB"),
+}
+
+
+def _shown(name: str, value: Any) -> str:
+    factor, unit = _SHOWN.get(name, (1.0, "bit" if name.startswith("bits.") else ""))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value * factor:,.6g} {unit}".strip()
 
 
 def _figures(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

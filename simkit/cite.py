@@ -93,7 +93,7 @@ def _misc(name: str, identifier: str, text: str) -> str:
     kind = "doi" if identifier.startswith("10.") else "eprint"
     title = text.split(". ")[0].replace("{", "").replace("}", "")
     archive = "" if kind == "doi" else ",\n  archiveprefix = {arXiv}"
-    return f"@misc{{method_{name},\n  title = {{{title}}},\n  {kind} = {{{identifier}}}{archive}\n}}"
+    return f"@misc{{{name}_{identifier.replace('/', '_')},\n  title = {{{title}}},\n  {kind} = {{{identifier}}}{archive}\n}}"
 
 
 def _sources(tree: Any) -> Iterable[str]:

@@ -64,7 +64,7 @@ def energy_breakdown(
             raise InputError(f"relative_to='{relative_to}' is not in the result; it has {', '.join(archs)}")
         first = stack.loc[relative_to].iloc[0]
         label, scale = f"energy per token ({relative_to}, {first.name} = 1)", first.sum()
-    ax = axes(ax, 0.25 + 0.045 * len(stack))
+    ax = axes(ax, rows_aspect(stack))
     row_bars(ax, stack / scale, ends / scale, totals=True)
     ax.set_xlabel(label)
     legend_above(ax)
@@ -85,6 +85,11 @@ def per_token(result: Result, ops: Ops = None) -> tuple[pd.DataFrame, pd.DataFra
     stack = frame.pivot_table(index=keys, columns="group", values="energy_pj", aggfunc="sum", sort=False).fillna(0.0)
     ends = frame.groupby(keys, sort=False)[columns[1:]].sum().loc[stack.index]
     return stack[[name for name in ORDER if name in stack]], ends
+
+
+def rows_aspect(stack: pd.DataFrame) -> float:
+    """Height over width at which the rows of `row_bars` and the names of the archs have room."""
+    return 0.24 + 0.037 * (len(stack) + stack.index.get_level_values("arch").nunique())
 
 
 def row_bars(ax: Axes, stack: pd.DataFrame, ends: pd.DataFrame | None = None, totals: bool = False) -> None:

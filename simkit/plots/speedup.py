@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ._data import Ops, op_table, summary
+from .energy import row_bars, rows_aspect
 from .style import MARKERS, PALETTE, axes, grouped_bars, legend_above, plain_log, points, styled
 
 if TYPE_CHECKING:
@@ -130,9 +131,7 @@ def stall_breakdown(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
         If the result has none of the ops.
     """
     shares = stall_shares(result, ops)
-    ax = axes(ax, 0.25 + 0.045 * len(shares))
-    from .energy import row_bars
-
+    ax = axes(ax, rows_aspect(shares))
     row_bars(ax, shares * 100.0)
     ax.set_xlim(0, 100)
     ax.set_xlabel("share of latency (%)")

@@ -84,6 +84,18 @@ def current_rc() -> dict[str, Any]:
 
 
 @contextmanager
+def _settings() -> Iterator[None]:
+    import matplotlib as mpl
+
+    with mpl.rc_context(current_rc()):
+        yield
+        live = mpl.is_interactive()
+    # a notebook turns this on when its first figure is made, in here; put back to off, no later figure would be shown
+    if live:
+        mpl.interactive(True)
+
+
+@contextmanager
 def paper(kind: str = "ieee") -> Iterator[None]:
     """Draw and save the figures inside at a venue's column width with embedded fonts.
 
@@ -97,15 +109,13 @@ def paper(kind: str = "ieee") -> Iterator[None]:
     InputError
         If the venue is unknown.
     """
-    import matplotlib as mpl
-
     from hwmodels.errors import nearest
 
     if kind not in WIDTHS:
         raise InputError(f"unknown paper style '{kind}'" + nearest(kind, WIDTHS))
     token = _page.set(kind)
     try:
-        with mpl.rc_context(rc(kind)):
+        with _settings():
             yield
     finally:
         _page.reset(token)
@@ -116,9 +126,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
-        import matplotlib as mpl
-
-        with mpl.rc_context(current_rc()):
+        with _settings():
             return draw(*args, **kwargs)
 
     return inside
