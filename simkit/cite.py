@@ -93,7 +93,8 @@ def _misc(name: str, identifier: str, text: str) -> str:
     kind = "doi" if identifier.startswith("10.") else "eprint"
     title = text.split(". ")[0].replace("{", "").replace("}", "")
     archive = "" if kind == "doi" else ",\n  archiveprefix = {arXiv}"
-    return f"@misc{{{name}_{identifier.replace('/', '_')},\n  title = {{{title}}},\n  {kind} = {{{identifier}}}{archive}\n}}"
+    key = f"{name}_{identifier}".replace("/", "_")
+    return f"@misc{{{key},\n  title = {{{title}}},\n  {kind} = {{{identifier}}}{archive}\n}}"
 
 
 def _sources(tree: Any) -> Iterable[str]:
