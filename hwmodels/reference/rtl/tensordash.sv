@@ -37,33 +37,37 @@ module td_scheduler (
     output logic [15:0]      busy,      // the lane multiplies in this cycle
     output logic [15:0][2:0] pick       // which of its eight options
 );
-    // Option o looks STEP[o] steps ahead and SHIFT[o] lanes aside (mod 16); lanes choose in the order of ORDER.
-    localparam logic [15:0] STEP  = {2'd2, 2'd2, 2'd2, 2'd1, 2'd1, 2'd1, 2'd1, 2'd0};
-    localparam logic [31:0] SHIFT = {4'd2, 4'd0, 4'd14, 4'd3, 4'd1, 4'd0, 4'd15, 4'd0};
-    localparam logic [63:0] ORDER = {4'd15, 4'd14, 4'd9, 4'd4, 4'd13, 4'd8, 4'd3, 4'd12,
-                                     4'd7, 4'd2, 4'd11, 4'd6, 4'd1, 4'd10, 4'd5, 4'd0};
-    logic [3:0] lane, from;
-    logic [1:0] step;
+    // Option o looks STEP[o] steps ahead and SHIFT[o] lanes aside (mod 16); lanes choose in the order of ORDER.  A hex
+    // digit each, the first one lowest.
+    localparam logic [31:0] STEP  = 32'h2221_1110;
+    localparam logic [31:0] SHIFT = 32'h20E3_10F0;
+    localparam logic [63:0] ORDER = 64'hFE94_D83C_72B6_1A50;
     always_comb begin
         left = present;
         busy = '0;
         pick = '0;
-        lane = '0;
-        from = '0;
-        step = '0;
         for (int turn = 0; turn < 16; turn++) begin
-            lane = ORDER[4*turn+:4];
             for (int option = 0; option < 8; option++) begin
-                from = lane + SHIFT[4*option+:4];
-                step = STEP[2*option+:2];
-                if (!busy[lane] && left[step][from]) begin
-                    busy[lane]       = 1'b1;
-                    pick[lane]       = option[2:0];
-                    left[step][from] = 1'b0;
+                if (!busy[ORDER[4*turn+:4]] &&
+                    left[STEP[4*option+:2]][ORDER[4*turn+:4] + SHIFT[4*option+:4]]) begin
+                    busy[ORDER[4*turn+:4]] = 1'b1;
+                    pick[ORDER[4*turn+:4]] = option[2:0];
+                    left[STEP[4*option+:2]][ORDER[4*turn+:4] + SHIFT[4*option+:4]] = 1'b0;
                 end
             end
         end
     end
+endmodule
+
+module td_mux #(
+    parameter int WIDTH = 8
+) (
+    input  logic [7:0][WIDTH-1:0] options,
+    input  logic                  busy,
+    input  logic [2:0]            pick,
+    output logic [WIDTH-1:0]      operand
+);
+    assign operand = busy ? options[pick] : '0;
 endmodule
 
 module td_operands #(
@@ -74,13 +78,35 @@ module td_operands #(
     input  logic [15:0][2:0]            pick,
     output logic [15:0][WIDTH-1:0]      operand   // zero for an idle lane, so that its multiplier rests
 );
-    logic [15:0][7:0][WIDTH-1:0] options;
     for (genvar lane = 0; lane < 16; lane++) begin : g_lane
-        assign options[lane] = {
-            window[2][(lane + 2) % 16], window[2][lane], window[2][(lane + 14) % 16], window[1][(lane + 3) % 16],
-            window[1][(lane + 1) % 16], window[1][lane], window[1][(lane + 15) % 16], window[0][lane]};
-        assign operand[lane] = busy[lane] ? options[lane][pick[lane]] : '0;
+        td_mux #(.WIDTH(WIDTH)) mux (
+            .options({window[2][(lane + 2) % 16], window[2][lane], window[2][(lane + 14) % 16],
+                      window[1][(lane + 3) % 16], window[1][(lane + 1) % 16], window[1][lane],
+                      window[1][(lane + 15) % 16], window[0][lane]}),
+            .busy(busy[lane]), .pick(pick[lane]), .operand(operand[lane]));
     end
+endmodule
+
+module td_pe #(
+    parameter int WIDTH = 8,
+    parameter int ACC   = 32
+) (
+    input  logic                        clk, enable, first,
+    input  logic [15:0][WIDTH-1:0]      a,
+    input  logic [2:0][15:0][WIDTH-1:0] window_b,
+    input  logic [15:0]                 busy,
+    input  logic [15:0][2:0]            pick,
+    output logic [ACC-1:0]              psum
+);
+    logic [15:0][WIDTH-1:0] b;
+    logic [ACC-1:0]         sum;
+    td_operands #(.WIDTH(WIDTH)) select_b (.window(window_b), .busy, .pick, .operand(b));
+    always_comb begin
+        sum = first ? '0 : psum;
+        for (int lane = 0; lane < 16; lane++)
+            sum = sum + ACC'((2 * WIDTH)'($signed(a[lane])) * (2 * WIDTH)'($signed(b[lane])));
+    end
+    always_ff @(posedge clk) if (enable) psum <= sum;
 endmodule
 
 module td_tile #(
@@ -107,7 +133,7 @@ module td_tile #(
     logic [2:0][ROWS-1:0][15:0][WIDTH-1:0] win_a;
     logic [2:0][COLS-1:0][15:0][WIDTH-1:0] win_b;
 
-    logic [ROWS-1:0][2:0][15:0] left;
+    logic [2:0][ROWS-1:0][15:0] left, in_present;
     logic [ROWS-1:0][15:0]      busy;
     logic [ROWS-1:0][15:0][2:0] pick;
     logic [2:1]                 pending;   // some row still needs step h
@@ -115,15 +141,20 @@ module td_tile #(
 
     for (genvar r = 0; r < ROWS; r++) begin : g_row
         td_scheduler scheduler (
-            .present({present[2][r], present[1][r], present[0][r]}),
-            .left(left[r]), .busy(busy[r]), .pick(pick[r]));
+            .present({present[2][r], present[1][r], present[0][r]}), .left({left[2][r], left[1][r], left[0][r]}),
+            .busy(busy[r]), .pick(pick[r]));
+        for (genvar h = 0; h < 3; h++) begin : g_step
+            for (genvar lane = 0; lane < 16; lane++) begin : g_lane
+                assign in_present[h][r][lane] = in_a[h][r][lane] != '0;
+            end
+        end
     end
 
     always_comb begin
         pending = '0;
         for (int h = 1; h < 3; h++)
             for (int r = 0; r < ROWS; r++)
-                if (|left[r][h]) pending[h] = 1'b1;
+                if (|left[h][r]) pending[h] = 1'b1;
         if (held == 2'd0) advance = 2'd0;
         else if (held == 2'd1 || pending[1]) advance = 2'd1;
         else if (held == 2'd2 || pending[2]) advance = 2'd2;
@@ -159,52 +190,39 @@ module td_tile #(
             ends      <= 1'b0;
             first     <= 1'b1;
             out_valid <= 1'b0;
-            present   <= '0;
         end else begin
             held      <= kept + take;
             ends      <= ends_next;
             first     <= finish || (first && held == 2'd0);
             out_valid <= finish;
-            for (int slot = 0; slot < 3; slot++) begin
-                for (int r = 0; r < ROWS; r++) begin
-                    if (filled[slot]) begin
-                        for (int lane = 0; lane < 16; lane++)
-                            present[slot][r][lane] <= in_a[source[slot]][r][lane] != '0;
-                    end else if (slot[1:0] < kept) begin
-                        present[slot][r] <= left[r][older[slot]];
-                    end else begin
-                        present[slot][r] <= '0;
-                    end
-                end
-            end
         end
-        for (int slot = 0; slot < 3; slot++) begin
+    end
+    for (genvar slot = 0; slot < 3; slot++) begin : g_slot
+        always_ff @(posedge clk) begin
             if (filled[slot]) begin
-                win_a[slot] <= in_a[source[slot]];
-                win_b[slot] <= in_b[source[slot]];
-            end else if (slot[1:0] < kept && advance != 2'd0) begin
-                win_a[slot] <= win_a[older[slot]];
-                win_b[slot] <= win_b[older[slot]];
+                present[slot] <= in_present[source[slot]];
+                win_a[slot]   <= in_a[source[slot]];
+                win_b[slot]   <= in_b[source[slot]];
+            end else if (slot < kept && !rst) begin
+                present[slot] <= left[older[slot]];
+                if (advance != 2'd0) begin
+                    win_a[slot] <= win_a[older[slot]];
+                    win_b[slot] <= win_b[older[slot]];
+                end
+            end else begin
+                present[slot] <= '0;
             end
         end
     end
 
-    logic [ROWS-1:0][15:0][WIDTH-1:0]           a;
-    logic [ROWS-1:0][COLS-1:0][15:0][WIDTH-1:0] b;
-    logic [ROWS-1:0][COLS-1:0][ACC-1:0]         sum;
+    logic [ROWS-1:0][15:0][WIDTH-1:0] a;
     for (genvar r = 0; r < ROWS; r++) begin : g_pe_row
         td_operands #(.WIDTH(WIDTH)) select_a (
             .window({win_a[2][r], win_a[1][r], win_a[0][r]}), .busy(busy[r]), .pick(pick[r]), .operand(a[r]));
         for (genvar c = 0; c < COLS; c++) begin : g_pe
-            td_operands #(.WIDTH(WIDTH)) select_b (
-                .window({win_b[2][c], win_b[1][c], win_b[0][c]}), .busy(busy[r]), .pick(pick[r]), .operand(b[r][c]));
-            always_comb begin
-                sum[r][c] = first ? '0 : psum[r][c];
-                for (int lane = 0; lane < 16; lane++)
-                    sum[r][c] = sum[r][c] +
-                        ACC'((2 * WIDTH)'($signed(a[r][lane])) * (2 * WIDTH)'($signed(b[r][c][lane])));
-            end
-            always_ff @(posedge clk) if (held != 2'd0) psum[r][c] <= sum[r][c];
+            td_pe #(.WIDTH(WIDTH), .ACC(ACC)) pe (
+                .clk, .enable(held != 2'd0), .first, .a(a[r]), .window_b({win_b[2][c], win_b[1][c], win_b[0][c]}),
+                .busy(busy[r]), .pick(pick[r]), .psum(psum[r][c]));
         end
     end
 endmodule

@@ -1,0 +1,249 @@
+"""What goes into a netlist and must come out: 64 traces of each gate-level design at a density, cycle by cycle.
+
+Each function plays the memories around the design, cycle by cycle, for all traces at once, and says from the definition
+what the design must answer. Activations are i.i.d. non-zero with the given density, values uniform in 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .gatesim import LANES as TRACES
+
+Bits = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+SETTLE = 4
+STEPS_A_SUM = 16
+
+
+class Stimulus(NamedTuple):
+    """Inputs and expected outputs of 64 traces.
+
+    Parameters
+    ----------
+    inputs : dict of str to bool[64, cycles, bits]
+        Input ports; what is left out is 0.
+    expected : dict of str to (bool[64, cycles, bits], bool[64, cycles])
+        Output ports, and where they are meant to hold.
+    mac_slots : int
+        MACs of the dense schedule that the counted cycles (past `SETTLE`) did, over all traces.
+    """
+
+    inputs: dict[str, Bits]
+    expected: dict[str, tuple[Bits, Bits]]
+    mac_slots: int
+
+
+def bits(values: Ints, width: int) -> Bits:
+    """Two's complement bits, lowest first: ``[..., width]``."""
+    return ((values[..., None] >> np.arange(width)) & 1).astype(np.bool_)
+
+
+def _flat(values: Ints, width: int) -> Bits:
+    return bits(values, width).reshape(*values.shape[:2], -1)
+
+
+def activations(shape: tuple[int, ...], density: float, rng: np.random.Generator) -> Ints:
+    """Signed 8-bit values, non-zero with the given probability."""
+    values = rng.integers(1, 128, shape) * rng.choice([-1, 1], shape)
+    return np.where(rng.random(shape) < density, values, 0)
+
+
+def _reset(cycles: int) -> Bits:
+    reset = np.zeros((TRACES, cycles, 1), dtype=np.bool_)
+    reset[:, 0] = True
+    return reset
+
+
+def _sums(a: Ints, b: Ints) -> Ints:
+    """Dot products of consecutive `STEPS_A_SUM` steps: ``[64, sums]``."""
+    steps = a.shape[1] // STEPS_A_SUM * STEPS_A_SUM
+    products = (a[:, :steps] * b[:, :steps]).sum(axis=2)
+    return products.reshape(TRACES, -1, STEPS_A_SUM).sum(axis=2)
+
+
+def _when_valid(valid: Bits, sums: Ints, width: int = 32) -> dict[str, tuple[Bits, Bits]]:
+    """Expect ``out_valid``, and under it the next sum of the trace."""
+    index = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
+    always = np.ones_like(valid)
+    values = np.take_along_axis(sums, np.minimum(index, sums.shape[1] - 1), axis=1)
+    return {"out_valid": (valid[..., None], always), "psum": (bits(values, width), valid)}
+
+
+def dense_pe(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
+    """A step of 16 pairs in every cycle."""
+    a = activations((TRACES, cycles, 16), density, rng)
+    b = activations((TRACES, cycles, 16), 1.0, rng)
+    valid = np.zeros((TRACES, cycles, 1), dtype=np.bool_)
+    valid[:, 1:] = True
+    step = np.arange(cycles) - 1
+    last = np.broadcast_to((step % STEPS_A_SUM == STEPS_A_SUM - 1)[:, None], valid.shape)
+    done = np.zeros((TRACES, cycles), dtype=np.bool_)
+    done[:, 2:] = last[:, :-2, 0] & valid[:, :-2, 0]
+    return Stimulus(
+        {"rst": _reset(cycles), "in_valid": valid, "in_last": last, "in_a": _flat(a, 8), "in_b": _flat(b, 8)},
+        _when_valid(done, _sums(a[:, 1:], b[:, 1:])),
+        TRACES * (cycles - SETTLE) * 16,
+    )
+
+
+OFFSETS = ((0, 0), (1, -1), (1, 0), (1, 1), (1, 3), (2, -2), (2, 0), (2, 2))
+LANE_ORDER = (*(lane for level in range(5) for lane in range(level, 15, 5)), 15)
+
+
+def tensordash(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
+    """A tile of one row and one column between memories that always have the next three steps."""
+    steps = 3 * cycles + 3
+    a = activations((TRACES, steps, 16), density, rng)
+    b = activations((TRACES, steps, 16), 1.0, rng)
+    trace = np.arange(TRACES)[:, None]
+    first, held = np.zeros(TRACES, dtype=np.int64), np.zeros(TRACES, dtype=np.int64)
+    present = np.zeros((TRACES, 3, 16), dtype=np.bool_)
+    offered = np.zeros((TRACES, cycles, 3), dtype=np.int64)
+    take, advance, finish = (np.zeros((TRACES, cycles), dtype=np.int64) for _ in range(3))
+    for cycle in range(1, cycles):
+        left = _scheduled(present)
+        offered[:, cycle] = (first + held)[:, None] + np.arange(3)
+        pending = left.any(axis=2)
+        free = np.where(pending[:, 1], 1, np.where(pending[:, 2], 2, 3))
+        advance[:, cycle] = np.minimum(held, free)
+        first += advance[:, cycle]
+        kept = held - advance[:, cycle]
+        finish[:, cycle] = (held > 0) & (kept == 0) & (first % STEPS_A_SUM == 0)
+        # the window ends with the sum it is working on; a new sum enters an empty window
+        to_boundary = STEPS_A_SUM - (first + kept) % STEPS_A_SUM
+        closed = (kept > 0) & ((first + kept) % STEPS_A_SUM == 0)
+        take[:, cycle] = np.where(closed, 0, np.minimum(3 - kept, to_boundary))
+        held = kept + take[:, cycle]
+        slot = first[:, None] + np.arange(3)
+        kept_steps = np.take_along_axis(left, np.minimum(advance[:, cycle, None] + np.arange(3), 2)[..., None], axis=1)
+        fresh = a[trace, slot] != 0
+        is_kept, is_held = np.arange(3) < kept[:, None], np.arange(3) < held[:, None]
+        present = np.where(is_kept[..., None], kept_steps, fresh & is_held[..., None])
+    done = np.zeros((TRACES, cycles), dtype=np.bool_)
+    done[:, 1:] = finish[:, :-1] != 0
+    valid = np.broadcast_to(np.arange(cycles)[:, None] > 0, (TRACES, cycles, 3))
+    always = np.ones_like(done)
+    return Stimulus(
+        {
+            "rst": _reset(cycles),
+            "in_valid": valid,
+            "in_last": offered % STEPS_A_SUM == STEPS_A_SUM - 1,
+            "in_a": bits(a[trace[..., None], offered], 8).reshape(TRACES, cycles, -1),
+            "in_b": bits(b[trace[..., None], offered], 8).reshape(TRACES, cycles, -1),
+        },
+        {"take": (bits(take, 2), always & (np.arange(cycles) > 0)), **_when_valid(done, _sums(a, b))},
+        int(advance[:, SETTLE:].sum()) * 16,
+    )
+
+
+def _scheduled(present: Bits) -> Bits:
+    """What is left of ``bool[64, 3, 16]`` after a cycle."""
+    left = present.copy()
+    for lane in LANE_ORDER:
+        idle = np.ones(len(left), dtype=np.bool_)
+        for step, shift in OFFSETS:
+            found = idle & left[:, step, (lane + shift) % 16]
+            left[found, step, (lane + shift) % 16] = False
+            idle &= ~found
+    return left
+
+
+def systolic_pe(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
+    """One PE in the middle of an array: held weight, a stream of activations, partial sums of eight rows above."""
+    a = activations((TRACES, cycles), density, rng)
+    weight = activations((TRACES, 1), 1.0, rng)
+    above = (activations((TRACES, cycles, 8), density, rng) * activations((TRACES, 1, 8), 1.0, rng)).sum(axis=2)
+    last = np.zeros_like(a)
+    for cycle in range(1, cycles):
+        last[:, cycle] = np.where(a[:, cycle] != 0, a[:, cycle], last[:, cycle - 1])
+    load = np.broadcast_to(np.arange(cycles)[:, None] < 1, (TRACES, cycles, 1))
+    sums = np.zeros_like(above)
+    sums[:, 2:] = (above + a * weight)[:, 1:-1]
+    settled = np.broadcast_to(np.arange(cycles) >= 2, (TRACES, cycles))
+    gated = {"zero_in": (a == 0)[..., None], "a_in": bits(last, 8)}
+    return Stimulus(
+        {"load": load, "w_in": bits(np.broadcast_to(weight, a.shape), 8), **gated, "psum_in": bits(above, 32)},
+        {"psum": (bits(sums, 32), settled)},
+        TRACES * (cycles - SETTLE),
+    )
+
+
+def dense_systolic_pe(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
+    """The same stream into a PE that does not look for zeros."""
+    gated = systolic_pe(density, cycles, rng)
+    shown = np.where(gated.inputs["zero_in"], False, gated.inputs["a_in"])
+    inputs = {name: port for name, port in gated.inputs.items() if name != "zero_in"} | {"a_in": shown}
+    return gated._replace(inputs=inputs)
+
+
+BRICK, BRICKS = 16, 2
+
+
+def cnvlutin(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
+    """Sixteen lanes of two bricks a row, one filter; memories answer in the same cycle."""
+    rows = cycles // 2 + 2
+    a = activations((TRACES, rows, 16, BRICKS, BRICK), density, rng)
+    weight = activations((TRACES, 16, BRICKS, BRICK), 1.0, rng)
+    present = a != 0
+    order = np.argsort(~present, axis=-1, kind="stable")
+    counts = present.sum(axis=-1)
+    t, lane = np.arange(TRACES)[:, None], np.arange(16)
+    row, taken = np.zeros(TRACES, dtype=np.int64), np.zeros(TRACES, dtype=np.int64)
+    slot = np.zeros((TRACES, 16), dtype=np.int64)
+    spent = np.full((TRACES, 16), BRICKS)
+    is_open = np.zeros(TRACES, dtype=np.bool_)
+    held_brick, held_offset = (np.zeros((TRACES, 16), dtype=np.int64) for _ in range(2))
+    ports = {name: np.zeros((TRACES, cycles, 16), dtype=np.int64) for name in ("count", "value", "offset", "weight")}
+    take, barrier = (np.zeros((TRACES, cycles), dtype=np.bool_) for _ in range(2))
+    for cycle in range(1, cycles):
+        active = (spent < BRICKS) & is_open[:, None]
+        at = np.where(active, spent, 0)
+        count = counts[t, row[:, None], lane, at]
+        offset = order[t, row[:, None], lane, at, slot]
+        ports["count"][:, cycle], ports["offset"][:, cycle] = count, offset
+        ports["value"][:, cycle] = a[t, row[:, None], lane, at, offset]
+        ports["weight"][:, cycle] = weight[t, lane, held_brick, held_offset]
+        issue = active & (count > 0)
+        held_brick, held_offset = np.where(issue, at, held_brick), np.where(issue, offset, held_offset)
+        last = slot + 1 >= count
+        ending = ~active | (last & (at == BRICKS - 1))
+        barrier[:, cycle] = is_open & ending.all(axis=1)
+        take[:, cycle] = ~is_open | barrier[:, cycle]
+        slot = np.where(active & ~last, slot + 1, 0)
+        spent = np.where(active & last, spent + 1, spent)
+        entering = take[:, cycle]
+        row = np.where(entering, taken, row)
+        taken += entering
+        spent[entering], slot[entering] = 0, 0
+        is_open |= entering
+    done = np.zeros_like(barrier)
+    done[:, 2:] = barrier[:, :-2]
+    sums = (a * weight[:, None]).sum(axis=(2, 3, 4))
+    always = np.ones((TRACES, cycles, 1), dtype=np.bool_)
+    return Stimulus(
+        {
+            "rst": _reset(cycles),
+            "in_valid": always & ~_reset(cycles),
+            "owned": np.ones((TRACES, cycles, 16 * BRICKS), dtype=np.bool_),
+            "count": _flat(ports["count"], 5),
+            "nm_value": _flat(ports["value"], 8),
+            "nm_offset": _flat(ports["offset"], 4),
+            "sb_weight": _flat(ports["weight"], 8),
+        },
+        {"take": (take[..., None], always[..., 0] & (np.arange(cycles) > 0)), **_when_valid(done, sums)},
+        int(barrier[:, SETTLE:].sum()) * 16 * BRICKS * BRICK,
+    )
+
+
+STIMULI: dict[str, Callable[[float, int, np.random.Generator], Stimulus]] = {
+    "dense_pe": dense_pe,
+    "tensordash_pe": tensordash,
+    "cnvlutin_lanes": cnvlutin,
+    "dense_systolic_pe": dense_systolic_pe,
+    "systolic_pe": systolic_pe,
+}
