@@ -50,6 +50,10 @@ test: $(STAMP) lint rtl-tools
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max -q -p no:xdist
+	@$(BIN)/python tests/benchmarks/growth.py out/bench
+
+bench-peers: $(STAMP)
+	@$(BIN)/python tests/benchmarks/peers out/peers
 
 clean:
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache

@@ -106,8 +106,12 @@ def draw(table: pd.DataFrame, path: Path) -> None:
                 "color": PALETTE[index % len(PALETTE)],
                 "linestyle": "-" if index < len(PALETTE) else "--",
             }
-            grid[0][column].loglog(part["value"], part["seconds"] * 1e3, label=kernel, **look)
+            label = kernel if column == 0 else None
+            grid[0][column].loglog(part["value"], part["seconds"] * 1e3, label=label, **look)
             grid[1][column].loglog(part["value"], part["peak_bytes"] / 1e6, **look)
+        for row in grid:
+            row[column].set_xticks(SWEEPS[axis], [str(value) for value in SWEEPS[axis]])
+            row[column].minorticks_off()
         grid[1][column].set_xlabel(axis)
     grid[0][0].set_ylabel("time (ms)")
     grid[1][0].set_ylabel("peak of allocations (MB)")
