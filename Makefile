@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint bench bench-peers mutate wheelhouse rtl-tools clean
+.PHONY: help install demo test lint docs bench bench-peers mutate wheelhouse rtl-tools clean
 
 help:
 	@echo "make install      make the environment in .venv"
 	@echo "make demo         tune, record, replay and report: the main job, into out/demo"
 	@echo "make test         lint, types and all tests"
+	@echo "make docs         the documentation site, into docs/_build/html"
 	@echo "make bench        speed of the kernels, as ratios"
 	@echo "make bench-peers  SCALE-Sim and ZigZag timed beside ours, in environments of their own"
 	@echo "make mutate       seeded faults, each of which the tests must catch"
@@ -54,6 +55,21 @@ bench: $(STAMP)
 
 bench-peers: $(STAMP)
 	@$(BIN)/python tests/benchmarks/peers out/peers
+
+bench-peers: $(STAMP)
+	@$(BIN)/python -m tests.benchmarks.peers
+
+docs: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "== documentation: docs/_build/html/index.html"
+
+mutate: $(STAMP) rtl-tools
+	@$(BIN)/python -m simkit.rtl.mutate
+
+PY ?= 3.12
+wheelhouse: $(STAMP)
+	@$(BIN)/python -m simkit.measure.wheelhouse --python $(PY)
 
 clean:
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache

@@ -82,7 +82,7 @@ def summarise(result: Result) -> list[Row]:
     """Build the table: one object a tuning, with accuracy, density and one object an arch.
 
     Cycles, speed-ups, energies and watts come twice: of the down-projections, whose input the tuning made sparse,
-    and of the whole model's GEMMs, where Amdahl's law bites.
+    and of the whole model with its vector ops, where Amdahl's law bites.
     """
     scopes = {"down": result.summary("down"), "model": result.summary()}
     rows: dict[str, Row] = {}
@@ -169,7 +169,7 @@ def _print(rows: Sequence[Row]) -> None:
         "model_speedup": "speed-up (model)",
         "model_energy": "nJ/token (model)",
     }
-    emit_table(lines, columns, title="Down-projections, and the whole model's GEMMs in the last two columns")
+    emit_table(lines, columns, title="Down-projections, whose input the tuning made sparse; the last two columns are the whole model")
 
 
 def _write_json(path: Path, rows: Sequence[Row]) -> None:
