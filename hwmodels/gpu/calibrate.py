@@ -16,16 +16,17 @@ from .timing import TILE_FAMILIES, Floats, GemmTiming, Ints, check_shapes, predi
 
 FITTED = (
     "launch_s", "prologue_s", "step_s", "split_s", "sm_flops", "sustained_flops", "sm_fill", "l2", "dram", "sm_dram",
-    "split", "overlap",
+    "split",
 )  # fmt: skip
 # Where a Hopper data sheet and one round number each put the search; a weak prior holds what the rows do not tell.
 START = GemmTiming(
     sms=132, operand_bytes=2.0, launch_s=5e-7, prologue_s=2e-6, step_s=1.3e-9, split_s=2e-6, sm_flops=8e12,
-    sustained_flops=8e14, sm_fill=1.3e11, l2=1.2e13, dram=3e12, sm_dram=4e10, split=4e12, overlap=5.0,
+    sustained_flops=8e14, sm_fill=1.3e11, l2=1.2e13, dram=3e12, sm_dram=4e10, split=4e12, overlap=6,
 )  # fmt: skip
 PRIOR_WEIGHT = 0.03
 ROBUST_SCALE = 0.05
 MIN_ROWS = 40
+OVERLAPS = (2, 4, 6)
 GPU_FAMILIES = ("fine", "coarse")
 MOST_ROWS = 400
 
@@ -71,8 +72,8 @@ def fit(
 ) -> GemmModel:
     """Fit the closed form and its correction to measured GEMMs.
 
-    The closed form is a robust least-squares fit on log time for each tile family; the family with the lower cost is
-    kept. The search starts from `START` carried to the device by its data sheet.
+    The closed form is a robust least-squares fit on log time for each tile family and each whole power of the norm;
+    the one with the least cost is kept. The search starts from `START` carried to the device by its data sheet.
 
     Parameters
     ----------
@@ -104,7 +105,8 @@ def fit(
     if not (np.isfinite(measured).all() and (measured > 0).all()):
         raise InputError(f"measured time of GEMM {int(np.argmin(measured > 0))} is not a positive number of seconds")
     first = start or carry(START._replace(operand_bytes=operand_bytes), HOPPER, sheet)
-    fits = [(*_fit_form(shapes, measured, first, family), family) for family in families]
+    starts = [(first._replace(overlap=overlap), family) for family in families for overlap in OVERLAPS]
+    fits = [(*_fit_form(shapes, measured, start, family), family) for start, family in starts]
     timing, _, family = min(fits, key=lambda found: found[1])
     residual = np.log(measured / predict(shapes, timing, TILE_FAMILIES[family]))
     return GemmModel(timing, family, fit_correction(shapes, residual, sheet.sms))
@@ -121,17 +123,14 @@ def _fit_form(shapes: Ints, measured: Floats, start: GemmTiming, family: str) ->
         error = np.log(predict(shapes, timing_at(z), TILE_FAMILIES[family]) / measured)
         return np.concatenate([error, PRIOR_WEIGHT * (z - first)])
 
-    low = first - 5.0
-    high = first + 5.0
-    low[FITTED.index("overlap")], high[FITTED.index("overlap")] = 0.0, np.log(20.0)
     found = least_squares(
         misfit,
         first,
-        bounds=(low, high),
+        bounds=(first - 5.0, first + 5.0),
         loss="soft_l1",
         f_scale=ROBUST_SCALE,
         diff_step=1e-3,
-        max_nfev=30,
+        max_nfev=25,
         x_scale=0.3,
     )
     return timing_at(found.x), float(found.cost)
@@ -185,7 +184,7 @@ def predict_gathers(launches: Launches, timing: GemmTiming, page_bytes: float) -
     return gather_seconds(*launches, timing, page_bytes)  # type: ignore[arg-type]
 
 
-GATHER_FITTED = ("launch_s", "dram", "sm_dram", "sustained_flops", "overlap")
+GATHER_FITTED = ("launch_s", "dram", "sm_dram", "sustained_flops")
 
 
 def fit_gather(launches: Launches, seconds: Floats, start: GemmTiming, page_bytes: float) -> tuple[GemmTiming, float]:
@@ -207,6 +206,13 @@ def fit_gather(launches: Launches, seconds: Floats, start: GemmTiming, page_byte
     GemmTiming, float
         Fitted timing and page.
     """
+    fits = [_fit_gather(launches, seconds, start._replace(overlap=overlap), page_bytes) for overlap in OVERLAPS]
+    return min(fits, key=lambda found: found[1])[0]
+
+
+def _fit_gather(
+    launches: Launches, seconds: Floats, start: GemmTiming, page_bytes: float
+) -> tuple[tuple[GemmTiming, float], float]:
     first = np.log([*(getattr(start, name) for name in GATHER_FITTED), page_bytes])
 
     def at(z: Floats) -> tuple[GemmTiming, float]:
@@ -218,11 +224,9 @@ def fit_gather(launches: Launches, seconds: Floats, start: GemmTiming, page_byte
         error = np.log(predict_gathers(launches, *at(z)) / seconds)
         return np.concatenate([error, PRIOR_WEIGHT * (z - first)])
 
-    low, high = first - 6.0, first + 6.0
-    where = GATHER_FITTED.index("overlap")
-    low[where], high[where] = 0.0, np.log(20.0)
-    found = least_squares(misfit, first, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, diff_step=1e-3)
-    return at(found.x)
+    bounds = (first - 6.0, first + 6.0)
+    found = least_squares(misfit, first, bounds=bounds, loss="soft_l1", f_scale=ROBUST_SCALE, diff_step=1e-3)
+    return at(found.x), float(found.cost)
 
 
 HOPPER = DataSheet(sms=132, clock_hz=1.98e9, dram=3.35e12, flops=989e12)  # what START describes: an H100 SXM

@@ -10,9 +10,10 @@ import numpy as np
 from ..config import Frozen, Status, from_yaml, packaged
 from ..errors import InputError, nearest
 from .correction import Correction
-from .timing import TILE_FAMILIES, Floats, GemmTiming, Tiling, check_shapes, explain
+from .timing import TILE_FAMILIES, Floats, GemmTiming, Ints, Tiling, check_shapes, explain
 
 FOLDER = "gpu/corrections"
+FEW_OPS, KEY_BITS = 1000, 21
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,27 @@ class GemmModel:
 
     def explain(self, mnk: object) -> Tiling:
         """Predict seconds ``float64[ops]`` of each (m, n, k), with the tiling chosen."""
-        shapes = check_shapes(mnk)
+        shapes, where = distinct(check_shapes(mnk))
         found = explain(shapes, self.timing, TILE_FAMILIES[self.tile_family])
-        if self.correction is None:
-            return found
-        return found._replace(seconds=found.seconds * np.exp(self.correction.log_factor(shapes)))
+        if self.correction is not None:
+            found = found._replace(seconds=found.seconds * np.exp(self.correction.log_factor(shapes)))
+        return found if where is None else Tiling(*(values[where] for values in found))
 
     def predict(self, mnk: object) -> Floats:
         """Seconds of each GEMM, ``float64[ops]``."""
         return self.explain(mnk).seconds
+
+
+def distinct(shapes: Ints) -> tuple[Ints, Ints | None]:
+    """Return each shape once, and where each op's shape is; models repeat the same few layers.
+
+    Shapes too few to matter, or too large for a common key, are returned as they are, with None.
+    """
+    if len(shapes) < FEW_OPS or int(shapes.max()) >= 1 << KEY_BITS:
+        return shapes, None
+    keys = (shapes[:, 0] << 2 * KEY_BITS) | (shapes[:, 1] << KEY_BITS) | shapes[:, 2]
+    _, first, where = np.unique(keys, return_index=True, return_inverse=True)
+    return np.ascontiguousarray(shapes[first]), where
 
 
 class CorrectionTable(Frozen):

@@ -20,7 +20,7 @@ The form is a roofline (Williams et al., doi:10.1145/1498765.1498785) with wave 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
@@ -37,18 +37,29 @@ Ints = NDArray[np.int64]
 SPLITS = np.array([1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32], dtype=np.int64)
 MIN_SPLIT_K = 128  # a shorter share of k is not worth a second pass in any library seen
 MAX_SPLIT_WAVES = 4
-WAVE_TABLE = 1024
 THREADED_OPS = 50_000
 
 
+# Recent libraries bring dozens; these are the ones that the model ever prefers by more than a hair.
+FINE = (
+    (256, 192), (160, 256), (192, 192), (256, 128), (192, 160), (192, 128), (128, 160), (192, 96), (128, 128),
+    (64, 256), (128, 96), (160, 64), (128, 64), (32, 256), (64, 96), (32, 192), (64, 64), (16, 192), (64, 32),
+    (8, 256), (8, 192), (8, 128), (64, 16), (64, 8),
+)  # fmt: skip
+
+
+def _both_ways(pairs: Iterable[tuple[int, int]]) -> Ints:
+    every = {*pairs, *((b, a) for a, b in pairs)}
+    return np.array(sorted(every, key=lambda t: (-t[0] * t[1], t)), dtype=np.int64)
+
+
 def _tiles(rows: tuple[int, ...], columns: tuple[int, ...], most: int) -> Ints:
-    pairs = {(a, b) for a in rows for b in columns if a * b <= most}
-    return np.array(sorted(pairs | {(b, a) for a, b in pairs}, key=lambda t: -t[0] * t[1]), dtype=np.int64)
+    return _both_ways([(a, b) for a in rows for b in columns if a * b <= most])
 
 
 # Tile families: which CTA tiles a library generation brings along, largest first.
 TILE_FAMILIES: dict[str, Ints] = {
-    "fine": _tiles((64, 128, 192, 256), (8, 16, 32, 64, 96, 128, 160, 192, 256), 256 * 192),
+    "fine": _both_ways(FINE),
     "coarse": _tiles((64, 128, 256), (64, 128), 256 * 128),
     "micro": _tiles((1, 8, 32, 128), (16, 64, 128), 128 * 128),  # register and cache blocks of a processor
 }
@@ -69,8 +80,8 @@ class GemmTiming(NamedTuple):
         F_SM, peak of one SM; F, of the whole chip under its power limit, FLOP/s.
     sm_fill, l2, dram, sm_dram, split : float
         B_SM, B_L2, B, B_SM,DRAM and B_split, byte/s.
-    overlap : float
-        p: 1 adds the times up, infinity takes the longest.
+    overlap : int
+        p: 1 adds the times up, a large one takes the longest.
     """
 
     sms: int
@@ -86,64 +97,78 @@ class GemmTiming(NamedTuple):
     dram: float
     sm_dram: float
     split: float
-    overlap: float
+    overlap: int
+
+
+@jit(inline=True)
+def _raise(value, power):  # type: ignore[no-untyped-def]
+    out = 1.0
+    while power > 0:
+        if power & 1:
+            out *= value
+        value *= value
+        power >>= 1
+    return out
 
 
 @jit
 def _predict(mnk, tiles, sides, splits, p, out, tile_out, split_out):  # type: ignore[no-untyped-def]
-    # powers of the p-norm factor: waves, splits and CTAs are small integers, so theirs come from tables
+    # The p-norm's power is whole, so tilings are compared by multiplications alone; a root is taken only of a better
+    # one. The tile with the least bound comes first, which rules out most others.
     power, size, unit = p.overlap, p.operand_bytes, 1e6  # microseconds keep the powers far from underflow
-    wave_power = np.arange(WAVE_TABLE).astype(np.float64) ** power
-    split_power = splits.astype(np.float64) ** -power
-    rate = np.empty(tiles.shape[0])
-    rate_power = np.empty(tiles.shape[0])
-    for j in range(tiles.shape[0]):
+    root, per_sm, launch, prologue = 1.0 / power, 1.0 / p.sms, unit * p.launch_s, unit * p.prologue_s
+    share = 1.0 / splits
+    mixed, l2_rate, bound = np.empty(len(tiles)), np.empty(len(tiles)), np.empty(len(tiles))
+    for j in range(len(tiles)):
         bm, bn = sides[tiles[j, 0]], sides[tiles[j, 1]]
-        compute, fill = 2.0 * bm * bn / p.sm_flops, (bm + bn) * size / p.sm_fill
-        rate[j] = unit * max(compute, fill)
-        rate_power[j] = (unit * compute) ** power + (unit * fill) ** power
+        compute, fill = unit * 2.0 * bm * bn / p.sm_flops, unit * (bm + bn) * size / p.sm_fill
+        mixed[j] = (_raise(compute, power) + _raise(fill, power)) ** root
+        l2_rate[j] = unit * (bm + bn) * size / p.l2
+    to_dram, to_sustained, to_starved = unit * size / p.dram, unit * 2.0 / p.sustained_flops, unit * size / p.sm_dram
+    to_split = unit * 8.0 / p.split
     rows, columns = np.empty(len(sides), np.int64), np.empty(len(sides), np.int64)
     for i in range(mnk.shape[0]):
-        m, n, k = mnk[i, 0], mnk[i, 1], mnk[i, 2]
+        m, n, k = mnk[i, 0], mnk[i, 1], float(mnk[i, 2])
         for side in range(len(sides)):
             rows[side], columns[side] = -(-m // sides[side]), -(-n // sides[side])
-        moved = unit * size * (float(m) * k + float(n) * k + float(m) * n)
-        dram, sustained = moved / p.dram, unit * 2.0 * m * n * k / p.sustained_flops
-        floor = max(dram, sustained)
-        fixed = dram**power + sustained**power
-        starved, starved_power = moved / p.sm_dram, (moved / p.sm_dram) ** power
-        k_power = float(k) ** power
-        step_power = (unit * p.step_s) ** power * k_power
+        outputs = float(m) * n
+        elements = (float(m) + n) * k + outputs
+        dram, sustained, starved = elements * to_dram, to_sustained * outputs * k, elements * to_starved
+        floor = max(dram, sustained, starved * per_sm)
+        fixed = _raise(dram, power) + _raise(sustained, power)
+        first, least = 0, np.inf
+        for j in range(len(tiles)):
+            blocks = rows[tiles[j, 0]] * columns[tiles[j, 1]] * k
+            bound[j] = launch + prologue + max(floor, blocks * l2_rate[j], blocks * mixed[j] * per_sm)
+            if bound[j] < least:
+                first, least = j, bound[j]
         best = np.inf
-        for j in range(tiles.shape[0]):
-            a, b = tiles[j, 0], tiles[j, 1]
-            blocks = rows[a] * columns[b]
-            l2 = unit * blocks * float(k) * (sides[a] + sides[b]) * size / p.l2  # the same for every split
-            l2_power = -1.0
-            for s in range(splits.shape[0]):
+        for turn in range(-1, len(tiles)):
+            j = first if turn < 0 else turn
+            if turn == first or bound[j] >= best:
+                continue
+            blocks = rows[tiles[j, 0]] * columns[tiles[j, 1]]
+            whole = fixed + _raise(blocks * k * l2_rate[j], power)  # L2 traffic is the same for every split
+            reach = bound[j] - launch - prologue
+            for s in range(len(splits)):
                 parts = splits[s]
                 ctas = blocks * parts
                 if parts > 1 and (parts * MIN_SPLIT_K > k or ctas > MAX_SPLIT_WAVES * p.sms):
                     break
-                waves = (ctas + p.sms - 1) // p.sms
-                outside = unit * (p.launch_s + waves * p.prologue_s)
+                waves = int((ctas + p.sms - 1 + 1e-6) * per_sm)
+                outside = launch + waves * prologue
                 if parts > 1:
-                    outside += unit * (p.split_s + 8.0 * parts * m * n / p.split)
-                working = min(ctas, p.sms)
-                longest = max(floor, waves * rate[j] * k / parts, l2, starved / working)
-                if longest + outside >= best:
+                    outside += unit * p.split_s + to_split * parts * outputs
+                if outside + reach >= best:
+                    break  # what lies outside the norm only grows with the split
+                length = k * share[s]
+                total = whole + _raise(waves * length * mixed[j], power) + _raise(length * unit * p.step_s, power)
+                total += _raise(starved / min(ctas, p.sms), power)
+                if best < np.inf and total >= _raise(best - outside, power):
                     continue
-                if l2_power < 0.0:
-                    l2_power = l2**power
-                waved = wave_power[waves] if waves < WAVE_TABLE else float(waves) ** power
-                few = wave_power[working] if working < WAVE_TABLE else float(working) ** power
-                total = fixed + l2_power + starved_power / few
-                total += split_power[s] * (step_power + waved * k_power * rate_power[j])
-                seconds = outside + total ** (1.0 / power)
-                if seconds < best:
-                    best = seconds
-                    tile_out[i] = j
-                    split_out[i] = parts
+                best = outside + total**root
+                tile_out[i] = j
+                split_out[i] = parts
         out[i] = best / unit
 
 

@@ -48,7 +48,7 @@ class GpuParams(NamedTuple):
     dram: float
     sm_dram: float
     split: float
-    overlap: float
+    overlap: int
     peak_flops: float
     limit_w: float
     policy: str

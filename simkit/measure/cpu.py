@@ -342,7 +342,7 @@ def cpu_start(sheet: DataSheet) -> GemmTiming:
         dram=sheet.dram,
         sm_dram=sheet.dram / sheet.sms,
         split=sheet.dram,
-        overlap=2.0,
+        overlap=2,
     )
 
 
