@@ -164,11 +164,25 @@ MUTATIONS = (
         "sparten",
     ),
     Mutation(
-        "Cnvlutin kernel: a lane stops before its last non-zero of a brick",
+        "Cnvlutin kernel: lanes do not wait for the slowest",
         KERNELS + "cnvlutin.py",
-        "lane_cost[lane] += max(found, floor)\n        _end_of_dot_product(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty)\n\n\n@jit\ndef _bricks_of_any",
-        "lane_cost[lane] += max(found - 1, floor)\n        _end_of_dot_product(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty)\n\n\n@jit\ndef _bricks_of_any",
+        "slowest = max(slowest, lane_cost[lane])",
+        "slowest = lane_cost[lane]",
         "cnvlutin",
+    ),
+    Mutation(
+        "TensorDash kernel: the window advances by two steps at most",
+        KERNELS + "tensordash.py",
+        "while advance < depth:",
+        "while advance < depth - 1:",
+        "tensordash",
+    ),
+    Mutation(
+        "SparTen kernel: the last CU decides, not the slowest",
+        KERNELS + "sparten.py",
+        "slowest = max(slowest, done)",
+        "slowest = done",
+        "sparten",
     ),
     Mutation(
         "EIE kernel: one slot more in the queue",

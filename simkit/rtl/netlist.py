@@ -46,6 +46,8 @@ class Netlist:
 
     Parameters
     ----------
+    path : Path
+        File it was read from; the same netlist in Verilog is beside it.
     ports : dict of str to int32[bits]
         Nets of each port, lowest bit first.
     inputs : int32[n]
@@ -60,6 +62,7 @@ class Netlist:
         How many.
     """
 
+    path: Path
     ports: dict[str, Index]
     inputs: Index
     flop_cells: list[Cell]
@@ -99,8 +102,7 @@ def read_netlist(path: Path, top: str, library: Mapping[str, Cell]) -> Netlist:
         If a cell is not in the library, a bit is undriven, or gates form a loop.
     """
     module = json.loads(path.read_text(encoding="utf-8"))["modules"][top]
-    known = {"0": ZERO, "1": ONE, "x": ZERO}
-    wires: dict[int | str, int] = dict(known)
+    wires: dict[int | str, int] = {"0": ZERO, "1": ONE, "x": ZERO}
     clock_bits = set()
     for cell in module["cells"].values():
         kind = library.get(cell["type"])
@@ -128,6 +130,7 @@ def read_netlist(path: Path, top: str, library: Mapping[str, Cell]) -> Netlist:
         for name, port in module["ports"].items()
     }
     return Netlist(
+        path=path,
         ports=ports,
         inputs=np.array([wires[bit] for bit in inputs], dtype=np.int32),
         flop_cells=[kind for kind, _ in flops],

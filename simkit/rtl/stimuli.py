@@ -78,7 +78,7 @@ def dense_pe(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
     """A step of 16 pairs in every cycle."""
     a = activations((TRACES, cycles, 16), density, rng)
     b = activations((TRACES, cycles, 16), 1.0, rng)
-    valid = np.zeros((TRACES, cycles, 1), dtype=np.bool_)
+    valid: Bits = np.zeros((TRACES, cycles, 1), dtype=np.bool_)
     valid[:, 1:] = True
     step = np.arange(cycles) - 1
     last = np.broadcast_to((step % STEPS_A_SUM == STEPS_A_SUM - 1)[:, None], valid.shape)
@@ -108,7 +108,7 @@ def tensordash(density: float, cycles: int, rng: np.random.Generator) -> Stimulu
     for cycle in range(1, cycles):
         left = _scheduled(present)
         offered[:, cycle] = (first + held)[:, None] + np.arange(3)
-        pending = left.any(axis=2)
+        pending: Bits = np.asarray(left.any(axis=2))
         free = np.where(pending[:, 1], 1, np.where(pending[:, 2], 2, 3))
         advance[:, cycle] = np.minimum(held, free)
         first += advance[:, cycle]
@@ -143,7 +143,7 @@ def tensordash(density: float, cycles: int, rng: np.random.Generator) -> Stimulu
 
 def _scheduled(present: Bits) -> Bits:
     """What is left of ``bool[64, 3, 16]`` after a cycle."""
-    left = present.copy()
+    left: Bits = present.copy()
     for lane in LANE_ORDER:
         idle = np.ones(len(left), dtype=np.bool_)
         for step, shift in OFFSETS:

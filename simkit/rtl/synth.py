@@ -22,7 +22,7 @@ from .netlist import Netlist, read_netlist
 from .stimuli import SETTLE, STIMULI, Stimulus
 from .tools import SOURCES, cache_folder, run_logged
 
-DENSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+DENSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 LIBERTY = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
 DELAY_TARGET_PS = 10_000
 
