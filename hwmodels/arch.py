@@ -8,7 +8,7 @@ from html import escape
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from .config import (
     Area,
@@ -72,6 +72,12 @@ class Memory(Frozen):
     activation_format: Format = "dense"
     weight_format: Format = "dense"
     index_bits: Figure | None = None
+
+    @model_validator(mode="after")
+    def _index_is_given(self) -> Memory:
+        if {self.activation_format, self.weight_format} & {"offset", "csc"} and self.index_bits is None:
+            raise ValueError("index_bits is missing; the formats offset and csc need it")
+        return self
 
 
 class Arch(Frozen):

@@ -1,6 +1,6 @@
 """The memory side: bytes moved, and the cycles in which compute waits for them.
 
-Every launch moves its input activations in, its weights in (unless they live on the chip) and its outputs out.
+Every launch moves its input activations in, its weights in (unless they live on the chip, and fit) and its outputs out.
 Work is tiled by tokens so that a tile's activations fill half the activation buffer; the other half is filled
 meanwhile, so a tile takes ``max(compute, transfer)``. Where the weights do not fit half the weight buffer they
 stream once per token tile. The first tile's activations and first half-buffer of weights cannot be hidden.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .arch import Arch
 from .counts import Compute, Counts
 from .errors import InputError
+from .kernels.formats import run_entries
 from .kernels.rows import group_starts
 from .op import Op
 
@@ -43,15 +44,15 @@ class Traffic:
 
 
 def stored_bits(
-    nonzeros: NDArray[np.int64] | int, elements: int, form: str, bits: int, index_bits: int
+    stored: NDArray[np.int64] | int, elements: int, form: str, bits: int, index_bits: int
 ) -> NDArray[np.float64]:
     """Bits that `elements` values take, with metadata.
 
-    ``dense``: ``elements bits``. ``bitmap``: ``nonzeros bits + elements``. ``offset``/``csc``:
-    ``nonzeros (bits + index_bits)`` (padding zeros of ``csc`` are left to the kernel that knows the runs).
-    ``two_four``: half the elements with 2 bits each.
+    `stored` is how many of them are kept: the non-zeros, for ``csc`` with the padding zeros of `run_entries`.
+    ``dense``: ``elements bits``. ``bitmap``: ``stored bits + elements``. ``offset``/``csc``:
+    ``stored (bits + index_bits)``. ``two_four``: half the elements with 2 bits each.
     """
-    count = np.asarray(nonzeros, dtype=np.float64)
+    count = np.asarray(stored, dtype=np.float64)
     if form == "dense":
         return np.full_like(count, float(elements) * bits)
     if form == "bitmap":
@@ -66,9 +67,14 @@ def traffic(op: Op, arch: Arch) -> Traffic:
     memory = arch.memory
     act_bits, weight_bits = int(arch.bits["activation"].value), int(arch.bits["weight"].value)
     index_bits = int(memory.index_bits.value) if memory.index_bits else 0
-    activations = stored_bits(op.token_nonzeros, op.k, memory.activation_format, act_bits, index_bits) / 8
-    nonzeros = op.weight_nonzeros // op.repeat
-    weights = float(stored_bits(nonzeros, op.n * op.k, memory.weight_format, weight_bits, index_bits)) / 8
+    kept: NDArray[np.int64] | int = op.token_nonzeros
+    if memory.activation_format == "csc" and op.activation is not None:
+        kept = run_entries(op.activation, index_bits)
+    activations = stored_bits(kept, op.k, memory.activation_format, act_bits, index_bits) / 8
+    kept = op.weight_nonzeros // op.repeat
+    if memory.weight_format == "csc" and op.weight is not None:
+        kept = int(run_entries(op.weight, index_bits).sum())
+    weights = float(stored_bits(kept, op.n * op.k, memory.weight_format, weight_bits, index_bits)) / 8
     return Traffic(activations, weights, op.n * act_bits / 8)
 
 
@@ -198,8 +204,9 @@ def _tiles(op: Op, arch: Arch, moved: Traffic, token_cycles: NDArray[np.float64]
     batch = min(op.batch or op.m, op.m)
     tile = max(1, min(batch, int(float(memory.activation_buffer.value) / 2 / max(moved.activation_bytes.max(), 1.0))))
     starts = group_starts(op, tile)[:-1]
-    streamed = memory.weights == "streamed" or not op.has_weight
-    half = float(memory.weight_buffer.value) / 2
+    buffer = float(memory.weight_buffer.value)
+    streamed = memory.weights == "streamed" or not op.has_weight or moved.weight_bytes > buffer
+    half = buffer / 2
     opens = starts % batch == 0
     fetch = (opens if moved.weight_bytes <= half else np.ones_like(opens)) & streamed
     tokens = np.diff(np.append(starts, op.m))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hwmodels import Arch, Op, PackedMask, load_arch, simulate
+from hwmodels import Arch, InputError, Op, PackedMask, load_arch, simulate
+from hwmodels.kernels.formats import run_entries
 from hwmodels.memory import stored_bits, traffic
+from hwmodels.reference.eie import encoded_length
 
 
 def slow(**changes: object) -> Arch:
@@ -56,6 +61,43 @@ def test_weights_stream_again_for_every_tile_when_they_do_not_fit() -> None:
     roomy = slow(memory__activation_buffer="256 byte", memory__weight_buffer="8 KiB")
     assert simulate(op, roomy).actions["weight_buffer.fill"] == 4096
     assert "weight_buffer.fill" not in simulate(op, slow(memory__weights="resident")).actions
+
+
+def test_resident_weights_that_do_not_fit_are_fetched() -> None:
+    op = Op("x", 0, 8, 64, 64, batch=4)
+    tight = slow(memory__weights="resident", memory__weight_buffer="4 KiB")
+    assert "weight_buffer.fill" not in simulate(op, tight).actions
+    short = slow(memory__weights="resident", memory__weight_buffer="4095 byte")
+    assert simulate(op, short).actions["weight_buffer.fill"] == 2 * 4096
+
+
+def test_run_lengths_are_broken_by_padding_zeros() -> None:
+    # 2 bits say runs up to 3. Zeros before each one: 0, then 3 (fits), then 4 (a padding), then 9 (two paddings);
+    # those after the last one are not stored
+    row = [1, 0, 0, 0, 1, 0, 0, 0, 0, 1, *[0] * 9, 1, 0, 0, 0, 0, 0]
+    mask = PackedMask.from_bool(np.array([row, [0] * len(row), [1] * len(row)], dtype=bool))
+    assert run_entries(mask, 2).tolist() == [4 + 1 + 2, 0, len(row)]
+    arch = slow(
+        memory__index_bits={"value": 2, "source": "test", "status": "assumed"},
+        memory__activation_format="csc",
+        memory__weight_format="csc",
+    )
+    moved = traffic(Op("x", 0, 3, len(row), 3, mask, mask), arch)
+    assert list(moved.activation_bytes) == [7 * 10 / 8, 0, len(row) * 10 / 8]
+    assert moved.weight_bytes == (7 + len(row)) * 10 / 8
+
+
+def test_a_run_length_needs_its_width() -> None:
+    with pytest.raises(InputError, match="index_bits is missing"):
+        slow(memory__activation_format="csc")
+
+
+@settings(max_examples=50, deadline=None)
+@given(density=st.floats(0.01, 1), seed=st.integers(0, 2**32), bits=st.integers(1, 5))
+def test_run_lengths_equal_an_encoder(density: float, seed: int, bits: int) -> None:
+    mask = PackedMask.bernoulli(3, 150, density, seed)
+    expected = [encoded_length(row, bits) for row in mask.to_bool()]
+    assert run_entries(mask, bits).tolist() == expected
 
 
 def test_decode_fetches_weights_for_every_token() -> None:
