@@ -87,8 +87,7 @@ class Op:
         """
         if self.output is not None and (self.activation is None or self.weight is None):
             if self.weight is None:
-                inputs = self.k if self.activation is None else row_counts(self.activation)
-                return int((inputs * row_counts(self.output)).sum()) * self.repeat
+                return int((self.token_nonzeros * row_counts(self.output)).sum()) * self.repeat
             return int((column_counts(self.output) * row_counts(self.weight)).sum()) * self.repeat
         if self.output is not None:
             return needed_macs(self.activation_or_ones(), self.weight_or_ones(), self.output) * self.repeat
@@ -108,7 +107,7 @@ class Op:
     @cached_property
     def activation_nonzeros(self) -> int:
         """Non-zero elements of X over all copies."""
-        return (self.m * self.k if self.activation is None else self.activation.popcount()) * self.repeat
+        return (self.m * self.k if self.activation is None else int(self.token_nonzeros.sum())) * self.repeat
 
     @cached_property
     def weight_nonzeros(self) -> int:

@@ -45,30 +45,45 @@ class CnvlutinParams(NamedTuple):
     sync: str
 
 
+@jit(inline=True)
+def _end_row(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty):  # type: ignore[no-untyped-def]
+    slowest = np.int32(0)
+    cost = np.int32(0)
+    total = np.int32(0)
+    for lane in range(lane_cost.shape[0]):
+        slowest = max(slowest, lane_cost[lane])
+        cost += lane_cost[lane]
+        total += lane_nonzeros[lane]
+    times = passes[row]
+    for lane in range(lane_cost.shape[0]):
+        busy[lane] += lane_nonzeros[lane] * times
+    longest[row] = slowest
+    nonzeros[row] = total
+    empty[row] = cost - total
+
+
 @jit
 def _bricks_of_16(words, k, lanes, floor, passes, longest, nonzeros, busy, empty, lane_cost, lane_nonzeros):  # type: ignore[no-untyped-def]
+    # slices and loops of their own keep the inner loops free of checks, so that they vectorise
     fields = words.view(np.uint16)
     bricks = (k + 15) // 16
+    whole = bricks // lanes * lanes
     for row in range(fields.shape[0]):
         row_fields = fields[row]
         lane_cost[:] = 0
         lane_nonzeros[:] = 0
-        for first in range(0, bricks, lanes):
-            # a slice spares the loop the check for negative indices, which would keep it from vectorising
-            step = row_fields[first : min(first + lanes, bricks)]
-            for lane in range(step.shape[0]):
+        for first in range(0, whole, lanes):
+            step = row_fields[first : first + lanes]
+            for lane in range(lanes):
                 found = popcount16(step[lane])
                 lane_nonzeros[lane] += found
                 lane_cost[lane] += max(found, floor)
-        slowest = cost = total = np.int32(0)
-        for lane in range(lanes):
-            slowest = max(slowest, lane_cost[lane])
-            cost += lane_cost[lane]
-            total += lane_nonzeros[lane]
-            busy[lane] += lane_nonzeros[lane] * passes[row]
-        longest[row] = slowest
-        nonzeros[row] = total
-        empty[row] = cost - total
+        step = row_fields[whole:bricks]
+        for lane in range(step.shape[0]):
+            found = popcount16(step[lane])
+            lane_nonzeros[lane] += found
+            lane_cost[lane] += max(found, floor)
+        _end_row(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty)
 
 
 @jit
@@ -91,15 +106,7 @@ def _bricks_of_any(words, k, brick, lanes, floor, passes, longest, nonzeros, bus
             lane_nonzeros[lane] += found
             lane_cost[lane] += max(found, floor)
             lane = lane + 1 if lane + 1 < lanes else 0
-        slowest = cost = total = np.int32(0)
-        for lane in range(lanes):
-            slowest = max(slowest, lane_cost[lane])
-            cost += lane_cost[lane]
-            total += lane_nonzeros[lane]
-            busy[lane] += lane_nonzeros[lane] * passes[row]
-        longest[row] = slowest
-        nonzeros[row] = total
-        empty[row] = cost - total
+        _end_row(row, passes, lane_cost, lane_nonzeros, longest, nonzeros, busy, empty)
 
 
 class _Schedule(NamedTuple):

@@ -67,14 +67,18 @@ def _dot_needed(steps, other, needed, out):  # type: ignore[no-untyped-def]
 def _group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Outer-product steps of every group of tokens over all its tiles, one copy of the op."""
     edges = np.append(np.arange(0, op.n, params.tile), op.n)
+    shape = 8, words_per_row(op.k) * 8
     if op.weight is None:
-        rounds = (-(-np.diff(edges) // params.step_n)).astype(np.uint8)
-        weight_steps = np.broadcast_to(rounds[:, None, None], (len(rounds), 8, words_per_row(op.k) * 8))
-        all_tiles = np.full(weight_steps.shape[1:], rounds.sum(), dtype=np.int32)
+        rounds = -(-np.diff(edges) // params.step_n)
+        all_tiles = np.full(shape, rounds.sum(), dtype=np.int32)
     else:
         weight_steps = column_rounds(load(op.weight).words, edges, params.step_n)
         all_tiles = weight_steps.sum(axis=0, dtype=np.int32)
-    needed = None if op.output is None else grouped_tiles(op.output, starts, params.tile)
+    needed = None
+    if op.output is not None:
+        needed = grouped_tiles(op.output, starts, params.tile)
+        if op.weight is None:
+            weight_steps = np.repeat(rounds.astype(np.uint8), shape[0] * shape[1]).reshape(len(rounds), *shape)
     out = np.empty(len(starts) - 1, dtype=np.int64)
     first = 0
     for words, local in grouped_blocks(op.activation_or_ones(), starts):
@@ -84,7 +88,7 @@ def _group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) -> NDArr
         if needed is None:
             _dot_groups(steps, all_tiles, out[groups])
         else:
-            _dot_needed(steps, np.ascontiguousarray(weight_steps), needed[groups], out[groups])
+            _dot_needed(steps, weight_steps, needed[groups], out[groups])
     return out
 
 
@@ -117,7 +121,8 @@ def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
     steps = _group_steps(op, params, starts)
     first_of_launch = starts[:-1] % (op.batch or op.m) == 0
     row_cycles = _spread(steps, first_of_launch, params.units)
-    dense = int(_spread(_dense_group_steps(op, params, starts), first_of_launch, params.units).sum())
+    dense_steps = np.add.reduceat(_dense_group_steps(op, params, starts), np.flatnonzero(first_of_launch))
+    dense = int((-(-dense_steps // params.units)).sum())
     effectual = op.effectual_macs
     total = int(steps.sum()) * op.repeat
     tiles_n = -(-op.n // params.tile)

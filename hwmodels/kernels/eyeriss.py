@@ -18,7 +18,7 @@ from ..counts import Compute
 from ..op import Op
 from ..reference.eyeriss import eyeriss_twin
 from ..registry import Kernel
-from .tally import column_counts, row_counts, weighted_row_counts
+from .tally import column_counts, weighted_row_counts
 
 
 class EyerissParams(NamedTuple):
@@ -29,12 +29,12 @@ class EyerissParams(NamedTuple):
 
 def count(op: Op, params: EyerissParams, arch: Arch) -> Compute:
     """Count a GEMM on one processing element."""
-    activation = op.activation_or_ones()
     if op.weight is None:
-        row_cycles = row_counts(activation) * -(-op.n // params.macs)
+        row_cycles = op.token_nonzeros * -(-op.n // params.macs)
         executed = op.activation_nonzeros * op.n
     else:
         weights_of = column_counts(op.weight)
+        activation = op.activation_or_ones()
         row_cycles = weighted_row_counts(activation, -(-weights_of // params.macs))
         pairs = row_cycles if params.macs == 1 else weighted_row_counts(activation, weights_of)
         executed = int(pairs.sum()) * op.repeat

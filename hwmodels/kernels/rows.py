@@ -17,6 +17,10 @@ def group_starts(op: Op, rows: int) -> NDArray[np.int64]:
     A group is at most `rows` consecutive rows of one launch; a launch of ``op.batch`` rows starts a new group.
     """
     batch = min(op.batch or op.m, op.m)
+    if batch == op.m:
+        starts = np.arange(-(-op.m // rows) + 1, dtype=np.int64) * rows
+        starts[-1] = op.m
+        return starts
     within = np.arange(0, batch, rows, dtype=np.int64)
     launches = np.arange(0, op.m, batch, dtype=np.int64)
     starts = (launches[:, None] + within[None, :]).ravel()

@@ -33,7 +33,6 @@ from ..registry import Kernel
 from ._jit import jit, popcount64
 from .outputs import needed_tiles
 from .rows import group_starts
-from .tally import row_counts
 
 BALANCING = ("none", "gb_s", "gb_h")
 SYNC = ("cluster", "none")
@@ -106,17 +105,6 @@ def _deal(starts, nonzeros, groups, outputs, clusters, clock, idle):  # type: ig
                 cluster = cluster + 1 if cluster + 1 < clusters else 0
 
 
-@jit
-def _dense_clock(starts, group_times, clusters, clock):  # type: ignore[no-untyped-def]
-    """Deal items whose times depend on the group alone."""
-    for launch in range(starts.shape[0] - 1):
-        item = 0
-        for _ in range(starts[launch], starts[launch + 1]):
-            for group in range(group_times.shape[0]):
-                clock[launch, item] += group_times[group]
-                item = item + 1 if item + 1 < clusters else 0
-
-
 class _Placement(NamedTuple):
     """Filters by ``[group cu slot, word]``, the output each word comes from (-1: padding), slots of a CU."""
 
@@ -180,10 +168,16 @@ def _dense_cycles(op: Op, params: SparTenParams | OneSidedParams, slots: int) ->
         work = np.diff(starts) * op.k * op.n
         return int(-(-work.sum() // (params.clusters * params.units)))
     per_group = params.units * slots
-    members = np.minimum(op.n - np.arange(0, op.n, per_group), per_group)
-    group_times = np.where(members > 1, slots, 1) * op.k
+    groups = -(-op.n // per_group)
+    items = np.diff(starts) * groups
+    full = int((-(-items // params.clusters)).sum()) * slots * op.k
+    if slots == 1 or op.n % per_group != 1:
+        return full
+    # the last group has a single filter, which leaves half a round to the clusters that get it
     clock = np.zeros((len(starts) - 1, params.clusters), dtype=np.int64)
-    _dense_clock(starts, group_times, params.clusters, clock)
+    for launch, count_items in enumerate(items):
+        times = np.where(np.arange(count_items) % groups == groups - 1, 1, slots) * op.k
+        np.add.at(clock[launch], np.arange(count_items) % params.clusters, times)
     return int(clock.max(axis=1).sum())
 
 
@@ -256,7 +250,7 @@ def count_one_sided(op: Op, params: OneSidedParams, arch: Arch) -> Compute:
     """
     _check(arch, "sync", params.sync, SYNC)
     groups, outputs = needed_tiles(op, params.units)
-    nonzeros = row_counts(op.activation_or_ones())
+    nonzeros = op.token_nonzeros
     starts = group_starts(op, op.m)
     clock = np.zeros((len(starts) - 1, params.clusters), dtype=np.int64)
     idle = np.zeros((params.clusters, params.units), dtype=np.int64)
