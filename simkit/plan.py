@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,11 +60,11 @@ class Variants:
     @cached_property
     def plain(self) -> dict[tuple[str, Any], Any]:
         """Plain value of every (field, value as given), in the unit the arch has inside; refuses what does not fit."""
+        given = {pair for group in self.groups for chosen in group for pair in chosen}
+        # parameters have no unit, and there may be very many of them
         return {
-            (name, value): plain_value(self.arch.with_(**{name: value}), name)
-            for group in self.groups
-            for chosen in group
-            for name, value in chosen
+            (name, value): value if name in self.arch.params else plain_value(self.arch.with_(**{name: value}), name)
+            for name, value in given
         }
 
 
@@ -164,7 +165,7 @@ def plain_value(arch: Arch, name: str) -> Any:
 
 
 def make_plan(
-    traces: Sequence[Trace | str],
+    traces: Sequence[Trace | str | os.PathLike[str]],
     archs: Sequence[tuple[Arch | str, Values]],
     *,
     tables: Sequence[EnergyTable | str],
@@ -173,8 +174,9 @@ def make_plan(
     fields: Values | None = None,
     together: Sequence[Mapping[str, Any]] = (),
     constraints: Sequence[str] = (),
+    most: int | None = None,
 ) -> Plan:
-    """Load and check everything that a sweep needs, before anything is computed.
+    """Load and check everything that a sweep needs, before anything is computed; `most` points at most.
 
     Raises
     ------
@@ -186,7 +188,7 @@ def make_plan(
     for word in weights:
         weight_mask(word, 1, 1, None)
     plan = Plan(
-        traces=[load_trace(one) if isinstance(one, str) else one for one in traces],
+        traces=[load_trace(one) if isinstance(one, (str, os.PathLike)) else one for one in traces],
         variants=[_variants(one, {**(fields or {}), **own}, together) for one, own in archs],
         tables=[hwmodels.load_table(one) if isinstance(one, str) else one for one in tables],
         ops=sorted(ops) if ops is not None else None,
@@ -195,7 +197,10 @@ def make_plan(
     )
     for trace in plan.traces:
         _check_ops(trace, plan.ops)
+    if most is not None and plan.grid_size() > most:
+        raise InputError(f"a grid of {plan.grid_size():,} points; look at it with --dry-run, or go ahead with --yes")
     for variants in plan.variants:
+        _ = variants.plain
         for rule in plan.constraints:
             rule.require({*CONTEXT, *_settable(variants.arch)})
     if next(plan.points(), None) is None:
@@ -203,7 +208,7 @@ def make_plan(
     return plan
 
 
-def plan_of(spec: SweepSpec) -> Plan:
+def plan_of(spec: SweepSpec, most: int | None = None) -> Plan:
     """Load what a spec names."""
     return make_plan(
         spec.trace_paths(),
@@ -214,6 +219,7 @@ def plan_of(spec: SweepSpec) -> Plan:
         fields=spec.fields,
         together=spec.together,
         constraints=spec.constraints,
+        most=most,
     )
 
 
@@ -233,9 +239,7 @@ def _variants(one: Arch | str, fields: Values, together: Sequence[Mapping[str, A
         groups.append(tuple(tuple((n.replace("__", "."), v) for n, v in chosen.items()) for chosen in together))
     # what changes the counts varies slowest
     groups.sort(key=lambda group: not any(name in arch.params for chosen in group for name, _ in chosen))
-    variants = Variants(arch, tuple(groups))
-    _ = variants.plain
-    return variants
+    return Variants(arch, tuple(groups))
 
 
 def _settable(arch: Arch) -> set[str]:

@@ -154,7 +154,7 @@ def concat(results: Iterable[Result]) -> Result:
 
 
 def load_result(path: str | os.PathLike[str]) -> Result:
-    """Read a stored result.
+    """Read a stored result, or all parts of a sweep in a folder.
 
     Raises
     ------
@@ -167,6 +167,8 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     import pyarrow.parquet as pq
 
     where = Path(path)
+    if where.is_dir() and (parts := sorted(where.glob("*.parquet"))):
+        return concat(load_result(part) for part in parts)
     if not where.is_file():
         raise InputError(f"no result file at {where}; make one with: simkit replay TRACE --arch ARCH --out {where}")
     try:

@@ -35,7 +35,7 @@ IN_PROCESS = 64
 
 
 def sweep(
-    traces: Sequence[Trace | str],
+    traces: Sequence[Trace | str | os.PathLike[str]],
     archs: Sequence[Arch | str],
     *,
     table: str | EnergyTable | Sequence[str | EnergyTable] = DEFAULT_TABLE,

@@ -47,7 +47,10 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # typer turns Ctrl-C into an exit of its own
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
         typer.echo("simkit: stopped; the same command goes on where it was", err=True)
         sys.exit(130)
     except BrokenPipeError:

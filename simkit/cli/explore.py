@@ -51,7 +51,6 @@ def sweep(
 ) -> None:
     """Replay traces on every point of a design space; run again, it goes on where it was."""
     from simkit.cluster import Cluster
-    from simkit.errors import InputError
     from simkit.plan import plan_of
     from simkit.spec import load_spec
     from simkit.sweep import run_plan, write_points
@@ -60,13 +59,11 @@ def sweep(
 
     loaded = load_spec(spec)
     fixed = {name: [value] for name, value in parse_changes(change or []).items()}
-    plan = plan_of(loaded.model_copy(update={"fields": {**loaded.fields, **fixed}}))
-    total = plan.count()
+    changed = loaded.model_copy(update={"fields": {**loaded.fields, **fixed}})
+    plan = plan_of(changed, most=None if yes or dry_run else MANY)
     if dry_run:
         _dry_run(plan, processes, as_json)
         return
-    if total > MANY and not yes:
-        raise InputError(f"{spec}: {total:,} points; look at them with --dry-run, or go ahead with --yes")
     folder = out or Path("out") / spec.stem
     where = Cluster(scheduler, tls_ca, tls_cert, tls_key) if scheduler else None
     done = run_plan(
