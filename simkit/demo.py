@@ -169,7 +169,11 @@ def _print(rows: Sequence[Row]) -> None:
         "model_speedup": "speed-up (model)",
         "model_energy": "nJ/token (model)",
     }
-    emit_table(lines, columns, title="Down-projections, whose input the tuning made sparse; the last two columns are the whole model")
+    emit_table(
+        lines,
+        columns,
+        title="Down-projections, whose input the tuning made sparse; the last two columns are the whole model",
+    )
 
 
 def _write_json(path: Path, rows: Sequence[Row]) -> None:

@@ -27,12 +27,13 @@ def validate(
     vcd: Annotated[Path | None, typer.Option(help="With --rtl: folder for one waveform a design.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object a target, case, or set and model.")] = False,
 ) -> None:
-    """Hold the models against published, measured and RTL ground truth; exit code 1 where one is off."""
+    """Hold the models against published, measured and RTL ground truth; exit code 1 where RTL and kernel differ."""
     from simkit.errors import InputError
 
     asked = [published, rtl, reference is not None, device is not None, bundle is not None]
     if sum(asked) != 1:
         raise InputError("say one of --published, --rtl, --reference DIR, --device cpu, --bundle DEVICE")
+    columns: tuple[str, ...]
     if published:
         from simkit.validate_published import validate_published
 
@@ -48,8 +49,12 @@ def validate(
 
         if reference is not None:
             rows = validate_gpu.validate_reference(reference)
+        elif device == "cpu":
+            rows = validate_gpu.validate_device_cpu()
         elif device is not None:
-            rows = validate_gpu.validate_device(device)
+            raise InputError(
+                f"--device {device}: only 'cpu' is measured here; a GPU's bundle is scored by --bundle {device}"
+            )
         else:
             rows = validate_gpu.validate_bundle(str(bundle))
         columns = ("set", "model", "rows_fit", "rows_scored", "mape_percent", "p90_percent", "bias_percent")
@@ -64,9 +69,10 @@ def validate(
 def measure(
     campaign: Annotated[str | None, typer.Argument(help="smoke, calibrate, sparse, energy, record, or import.")] = None,
     file: Annotated[Path | None, typer.Argument(help="With import: a file of another project's measurements.")] = None,
-    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or the arch of the GPU; found where left out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of bundles; the package's own.")] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds; the campaign's own by default.")] = None,
+    trace: Annotated[str | None, typer.Option(help="With sparse: a trace whose masks are measured too.")] = None,
     pending: Annotated[bool, typer.Option("--pending", help="Say which campaigns lack a bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -76,13 +82,18 @@ def measure(
 
     rows: list[dict[str, Any]]
     if pending:
-        rows = measuring.pending()
+        rows = [dict(row) for row in measuring.pending()]
     elif campaign == "import" and file is not None:
-        rows = measuring.import_file(file).to_dict("records")
+        rows = [
+            {str(key): value for key, value in row.items()} for row in measuring.import_file(file).to_dict("records")
+        ]
     elif campaign is None or campaign == "import":
         raise InputError("say a campaign (simkit measure smoke), 'import FILE', or --pending")
     else:
-        rows = [measuring.run_campaign(campaign, device=device, out=out, budget_s=budget)]
+        bundle = measuring.run_campaign(campaign, device=device, out=out, budget_s=budget, trace=trace)
+        rows = [
+            {"campaign": campaign, "bundle": str(bundle or ""), "state": "done" if bundle else "unfinished: run again"}
+        ]
     if as_json:
         emit_json(rows)
     elif rows:
@@ -91,16 +102,16 @@ def measure(
 
 def synth(
     design: Annotated[list[str] | None, typer.Argument(help="Designs; all by default.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for netlists, logs and results.")] = Path(
-        "out/synth"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="One object a design.")] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Show the committed results; synthesise nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One object a design and density.")] = False,
 ) -> None:
-    """Synthesise the RTL to gates and measure energy per operation from toggles."""
-    from simkit.rtl import synth as run_synth
+    """Synthesise the RTL to gates and derive energy per operation from toggles."""
+    from simkit.rtl.results import load_results
+    from simkit.rtl.synth import synth as run_synth
 
-    rows = run_synth(design, out=out)
+    rows = load_results()["rows"] if stored else run_synth(design or None)
     if as_json:
         emit_json(rows)
     elif rows:
-        emit_table(rows, {name: name for name in rows[0]})
+        shown = [name for name, value in rows[0].items() if not isinstance(value, (dict, list))]
+        emit_table(rows, {name: name.replace("_", " ") for name in shown})

@@ -45,6 +45,8 @@ def emit_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], ti
 def _text(value: Any) -> str:
     if value is None or value != value:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
     if isinstance(value, int):
