@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..arch import Arch
 from ..counts import Compute
 from ..errors import InputError
-from ..mask import Mask, PackedMask, Words, load
+from ..mask import Mask, OnesMask, PackedMask, Words, load
 from ..op import Op
 from ..reference.eie import eie_balanced_twin, eie_twin
 from ..registry import Kernel
@@ -177,7 +177,7 @@ def _dense_entries(n: int, pes: int) -> Entries:
 
 def _table(op: Op, params: EieParams) -> Entries:
     dense = _dense_entries(op.n, params.pes)
-    if op.weight is None:
+    if op.weight is None or isinstance(op.weight, OnesMask):
         body = np.broadcast_to(dense, (op.k, params.pes))
     else:
         body = entries_table(op.weight, params.pes, params.index_bits)
@@ -234,7 +234,7 @@ def count_balanced(op: Op, params: EieBalancedParams, arch: Arch) -> Compute:
     """Count the ideal: every token's entries over all PEs, no waiting."""
     _check(op, params.pes, arch)
     activation = op.activation_or_ones()
-    if op.weight is None:
+    if op.weight is None or isinstance(op.weight, OnesMask):
         entries = row_counts(activation) * op.n
     else:
         per_column = entries_table(op.weight, params.pes, params.index_bits).sum(axis=1, dtype=np.int64)

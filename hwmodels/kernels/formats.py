@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from ..mask import Mask
+from ..mask import Mask, OnesMask
 from ._jit import jit, trailing_zeros64
 
 
@@ -45,6 +45,8 @@ def run_entries(mask: Mask, index_bits: int) -> NDArray[np.int64]:
     int64[M]
         Kept while the mask lives.
     """
+    if isinstance(mask, OnesMask):
+        return np.full(mask.m, mask.k, dtype=np.int64)
     known = _KNOWN.setdefault(mask, {})
     if index_bits not in known:
         out = np.zeros(mask.shape[0], dtype=np.int64)

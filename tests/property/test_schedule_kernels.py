@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels import InputError, Op, PackedMask, load_arch, simulate
+from hwmodels import InputError, OnesMask, Op, PackedMask, load_arch, simulate
 from hwmodels.registry import kernel_of, params_of
 
 SLOW = settings(max_examples=35, deadline=None)
@@ -110,6 +110,18 @@ def test_tensordash_names_the_wrong_field(change: dict[str, object], message: st
     op = Op("x", 0, 4, 64, 8, PackedMask.bernoulli(4, 64, 0.5, 0))
     with pytest.raises(InputError, match=message):
         simulate(op, load_arch("tensordash").with_(**change))
+
+
+@pytest.mark.parametrize("name", ["eie", "eie_balanced"])
+def test_dense_weights_may_be_said_in_three_ways(name: str) -> None:
+    activation = PackedMask.bernoulli(5, 130, 0.4, 3)
+    arch = load_arch(name).with_(pes=6)
+    kernel, params = kernel_of(arch), params_of(arch)
+    counted = [
+        kernel.count(Op("x", 0, 5, 130, 47, activation, weight), params, arch)
+        for weight in (None, OnesMask(47, 130), PackedMask.ones(47, 130))
+    ]
+    assert len({(one.cycles, one.dense_cycles, str(one.actions), str(one.stalls)) for one in counted}) == 1
 
 
 def test_eie_needs_weights_and_a_fifo() -> None:

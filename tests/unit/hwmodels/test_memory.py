@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels import Arch, InputError, Op, PackedMask, load_arch, simulate
+from hwmodels import Arch, InputError, OnesMask, Op, PackedMask, load_arch, simulate
 from hwmodels.kernels.formats import run_entries
 from hwmodels.memory import stored_bits, traffic
 from hwmodels.reference.eie import encoded_length
@@ -98,6 +98,7 @@ def test_run_lengths_equal_an_encoder(density: float, seed: int, bits: int) -> N
     mask = PackedMask.bernoulli(3, 150, density, seed)
     expected = [encoded_length(row, bits) for row in mask.to_bool()]
     assert run_entries(mask, bits).tolist() == expected
+    assert run_entries(OnesMask(3, 150), bits).tolist() == run_entries(PackedMask.ones(3, 150), bits).tolist()
 
 
 def test_decode_fetches_weights_for_every_token() -> None:
