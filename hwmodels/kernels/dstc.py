@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 
 from ..arch import Arch
 from ..counts import Compute
-from ..errors import InputError
-from ..mask import load, words_per_row
+from ..mask import PackedMask, load, words_per_row
 from ..op import Op
 from ..reference.dstc import dstc_twin
 from ..registry import Kernel
-from ._jit import jit
+from ._jit import jit, popcount64
 from .outputs import grouped_tiles
 from .rows import group_starts, grouped_blocks
-from .tally import column_rounds
+from .tally import bit_planes, column_counts, round_masks, weighted_counts
 
 
 class DstcParams(NamedTuple):
@@ -40,55 +39,44 @@ class DstcParams(NamedTuple):
 
 
 @jit
-def _dot_groups(steps, other, out):  # type: ignore[no-untyped-def]
-    for group in range(steps.shape[0]):
+def _dot_needed(activation, weight, needed, out):  # type: ignore[no-untyped-def]
+    """``out[g]``: pairs of a round of group g and a round of a needed tile that meet in a column, all columns."""
+    for group in range(activation.shape[0]):
         total = np.int64(0)
-        for bit in range(steps.shape[1]):
-            mine, theirs = steps[group, bit], other[bit]
-            partial = np.int32(0)
-            for column in range(mine.shape[0]):
-                partial += np.int32(mine[column]) * theirs[column]
-            total += partial
-        out[group] = total
-
-
-@jit
-def _dot_needed(steps, other, needed, out):  # type: ignore[no-untyped-def]
-    for group in range(steps.shape[0]):
-        total = np.int64(0)
-        for tile in range(other.shape[0]):
+        for tile in range(weight.shape[0]):
             if needed[group, tile]:
-                for bit in range(steps.shape[1]):
-                    for column in range(steps.shape[2]):
-                        total += np.int64(np.int32(steps[group, bit, column]) * np.int32(other[tile, bit, column]))
+                for mine in range(activation.shape[1]):
+                    for theirs in range(weight.shape[1]):
+                        for word in range(activation.shape[2]):
+                            total += popcount64(activation[group, mine, word] & weight[tile, theirs, word])
         out[group] = total
 
 
 def _group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Outer-product steps of every group of tokens over all its tiles, one copy of the op."""
     edges = np.append(np.arange(0, op.n, params.tile), op.n)
-    shape = 8, words_per_row(op.k) * 8
-    if op.weight is None:
-        rounds = -(-np.diff(edges) // params.step_n)
-        all_tiles = np.full(shape, rounds.sum(), dtype=np.int32)
-    else:
-        weight_steps = column_rounds(load(op.weight).words, edges, params.step_n)
-        all_tiles = weight_steps.sum(axis=0, dtype=np.int32)
-    needed = None
+    out = np.empty(len(starts) - 1, dtype=np.int64)
+    needed = weight = None
     if op.output is not None:
         needed = grouped_tiles(op.output, starts, params.tile)
-        if op.weight is None:
-            weight_steps = np.repeat(rounds.astype(np.uint8), shape[0] * shape[1]).reshape(len(rounds), *shape)
-    out = np.empty(len(starts) - 1, dtype=np.int64)
+        weight = round_masks(op.weight_or_ones().words, edges, params.step_n)
+        planes, shifts = bit_planes(np.zeros(op.k, dtype=np.int64))
+    elif op.weight is None:
+        rounds = int((-(-np.diff(edges) // params.step_n)).sum())
+        planes, shifts = bit_planes(np.full(op.k, rounds))
+    else:
+        masks = round_masks(load(op.weight).words, edges, params.step_n)
+        planes, shifts = bit_planes(column_counts(PackedMask(masks.reshape(-1, masks.shape[2]), op.k)))
     first = 0
     for words, local in grouped_blocks(op.activation_or_ones(), starts):
         groups = slice(first, first + len(local) - 1)
         first = groups.stop
-        steps = column_rounds(words, local, params.step_m)
-        if needed is None:
-            _dot_groups(steps, all_tiles, out[groups])
+        masks = round_masks(words, local, params.step_m)
+        if needed is None or weight is None:
+            flat = weighted_counts(masks.reshape(-1, masks.shape[2]), planes, shifts)
+            out[groups] = flat.reshape(len(masks), -1).sum(axis=1)
         else:
-            _dot_needed(steps, weight_steps, needed[groups], out[groups])
+            _dot_needed(masks, weight, needed[groups], out[groups])
     return out
 
 
@@ -108,15 +96,7 @@ def _spread(steps: NDArray[np.int64], first_of_launch: NDArray[np.bool_], units:
 
 
 def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
-    """Count a GEMM.
-
-    Raises
-    ------
-    InputError
-        If the tile is larger than 255, the range of a byte counter.
-    """
-    if params.tile > 255:
-        raise InputError(f"arch '{arch.name}': parameter 'tile' = {params.tile}, must be at most 255")
+    """Count a GEMM."""
     starts = group_starts(op, params.tile)
     steps = _group_steps(op, params, starts)
     first_of_launch = starts[:-1] % (op.batch or op.m) == 0

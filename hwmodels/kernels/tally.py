@@ -45,14 +45,14 @@ def _add_column_counts(words, planes, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _weighted_row_counts(words, planes, out):  # type: ignore[no-untyped-def]
+def _weighted_row_counts(words, planes, shifts, out):  # type: ignore[no-untyped-def]
     for row in range(words.shape[0]):
         total = np.int64(0)
         for bit in range(planes.shape[0]):
             found = np.int64(0)
             for word in range(words.shape[1]):
                 found += popcount64(words[row, word] & planes[bit, word])
-            total += found << np.int64(bit)
+            total += found << shifts[bit]
         out[row] = total
 
 
@@ -68,6 +68,78 @@ def _needed_pairs(activation, weight, needed, out):  # type: ignore[no-untyped-d
                     total += popcount64(activation[row, k] & weight[column, k])
                 rest &= rest - np.uint64(1)
         out[row] = total
+
+
+@jit
+def _add_eight_rows(words, row, planes, carry):  # type: ignore[no-untyped-def]
+    """Add eight rows to counters of one, two and four; ``carry`` gets the eights (Harley and Seal's adder tree)."""
+    a, b, c, d = words[row], words[row + 1], words[row + 2], words[row + 3]
+    e, f, g, h = words[row + 4], words[row + 5], words[row + 6], words[row + 7]
+    ones, twos, fours = planes[0], planes[1], planes[2]
+    for w in range(carry.shape[0]):
+        x = ones[w] ^ a[w]
+        two_a = (ones[w] & a[w]) | (x & b[w])
+        one = x ^ b[w]
+        x = one ^ c[w]
+        two_b = (one & c[w]) | (x & d[w])
+        one = x ^ d[w]
+        x = one ^ e[w]
+        two_c = (one & e[w]) | (x & f[w])
+        one = x ^ f[w]
+        x = one ^ g[w]
+        two_d = (one & g[w]) | (x & h[w])
+        ones[w] = x ^ h[w]
+        x = twos[w] ^ two_a
+        four_a = (twos[w] & two_a) | (x & two_b)
+        two = x ^ two_b
+        x = two ^ two_c
+        four_b = (two & two_c) | (x & two_d)
+        twos[w] = x ^ two_d
+        x = fours[w] ^ four_a
+        carry[w] = (fours[w] & four_a) | (x & four_b)
+        fours[w] = x ^ four_b
+
+
+@jit
+def _count_planes(words, first, last, planes, carry):  # type: ignore[no-untyped-def]
+    """Count ones by column in bit slices: ``planes[d]`` holds bit d of 64 counters a word."""
+    planes[:] = np.uint64(0)
+    row = first
+    while row < last:
+        if row + 8 <= last:
+            _add_eight_rows(words, row, planes, carry)
+            start = 3
+            row += 8
+        else:
+            carry[:] = words[row]
+            start = 0
+            row += 1
+        for depth in range(start, planes.shape[0]):
+            plane = planes[depth]
+            for word in range(carry.shape[0]):
+                out = plane[word] & carry[word]
+                plane[word] ^= carry[word]
+                carry[word] = out
+
+
+@jit
+def _round_masks(words, starts, step, planes, carry, equal, masks):  # type: ignore[no-untyped-def]
+    for group in range(starts.shape[0] - 1):
+        _count_planes(words, starts[group], starts[group + 1], planes, carry)
+        for part in range(masks.shape[1]):
+            floor = part * step
+            above = masks[group, part]
+            above[:] = np.uint64(0)
+            equal[:] = ~np.uint64(0)
+            for depth in range(planes.shape[0] - 1, -1, -1):
+                plane = planes[depth]
+                if (floor >> depth) & 1:
+                    for word in range(equal.shape[0]):
+                        equal[word] &= plane[word]
+                else:
+                    for word in range(equal.shape[0]):
+                        above[word] |= equal[word] & plane[word]
+                        equal[word] &= ~plane[word]
 
 
 @jit
@@ -109,14 +181,61 @@ def weighted_row_counts(mask: Mask, weights: NDArray[np.int64]) -> NDArray[np.in
 
     The weights are cut into bit planes, so that a sum is a few popcounts: ``sum_b 2^b popcount(x & plane_b)``.
     """
-    depth = max(int(weights.max(initial=0)).bit_length(), 1)
-    digits = (weights[None, :] >> np.arange(depth)[:, None]) & 1
-    planes = PackedMask.from_bool(digits.astype(np.bool_)).words
+    planes, shifts = bit_planes(weights)
     out = np.zeros(mask.shape[0], dtype=np.int64)
     start = 0
     for block in mask.blocks():
-        _weighted_row_counts(block, planes, out[start : start + len(block)])
+        _weighted_row_counts(block, planes, shifts, out[start : start + len(block)])
         start += len(block)
+    return out
+
+
+def bit_planes(weights: NDArray[np.int64]) -> tuple[Words, NDArray[np.int64]]:
+    """Cut non-negative weights of columns into packed bit planes; planes without a bit are left out.
+
+    Returns
+    -------
+    planes : uint64[planes, words]
+        ``w[k] = sum_p planes[p, k] << shifts[p]``.
+    shifts : int64[planes]
+        Weight of each plane.
+    """
+    used = int(np.bitwise_or.reduce(weights, initial=0))
+    shifts = np.array([bit for bit in range(used.bit_length()) if used >> bit & 1], dtype=np.int64)
+    digits = (weights[None, :] >> shifts[:, None]) & 1
+    return PackedMask.from_bool(digits.astype(np.bool_)).words, shifts
+
+
+def round_masks(words: Words, starts: NDArray[np.int64], step: int) -> Words:
+    """Columns that need another round of `step`, group by group of rows.
+
+    Parameters
+    ----------
+    words : uint64[M, words]
+        Packed rows.
+    starts : int64[groups + 1]
+        First row of every group, and M.
+    step : int
+        Non-zeros taken at once.
+
+    Returns
+    -------
+    uint64[groups, rounds, words]
+        Bit k of ``[g, r]`` is set where column k of group g has more than ``r step`` non-zeros; so ``ceil(nnz / step)``
+        is the number of set bits over r.
+    """
+    largest = int(np.diff(starts).max())
+    width = words.shape[1]
+    planes = np.empty((max(largest.bit_length(), 3), width), dtype=np.uint64)
+    masks = np.empty((len(starts) - 1, -(-largest // step), width), dtype=np.uint64)
+    _round_masks(words, starts, step, planes, np.empty(width, np.uint64), np.empty(width, np.uint64), masks)
+    return masks
+
+
+def weighted_counts(words: Words, planes: Words, shifts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Like `weighted_row_counts`, with rows in memory and weights cut already."""
+    out = np.zeros(len(words), dtype=np.int64)
+    _weighted_row_counts(words, planes, shifts, out)
     return out
 
 

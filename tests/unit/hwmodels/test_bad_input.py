@@ -61,7 +61,6 @@ def test_attention_needs_no_weight_mask() -> None:
         ("sparten", {"chunk": 100}, "parameter 'chunk' = 100, must be a multiple of 64"),
         ("sparten", {"balancing": "gb"}, "parameter 'balancing' = 'gb', must be one of none, gb_s, gb_h"),
         ("sparten_one_sided", {"sync": "x"}, "parameter 'sync' = 'x', must be one of cluster, none"),
-        ("dstc", {"tile": 300}, "parameter 'tile' = 300, must be at most 255"),
         ("scnn", {"banks": 30}, "parameter 'banks' = 30, must be a multiple of 'outputs' = 8"),
         ("scnn", {"outputs": 512, "banks": 512}, "parameter 'outputs' = 512, must be at most 255"),
         ("nvidia_2_4", {"macs": 300}, "parameter 'macs' = 300 does not divide the tile"),

@@ -15,6 +15,7 @@ from hwmodels.kernels.tally import (
     column_rounds,
     in_column_order,
     needed_macs,
+    round_masks,
     row_counts,
     weighted_row_counts,
 )
@@ -80,7 +81,11 @@ def test_counts(dense: np.ndarray, data: st.DataObject) -> None:
     step, group = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 7))
     starts = np.append(np.arange(0, m, group), m)
     rounds = in_column_order(column_rounds(mask.words, starts, step).astype(np.int64))[:, :k]
-    assert (rounds == -(-np.add.reduceat(dense.astype(int), starts[:-1], axis=0) // step)).all()
+    expected = -(-np.add.reduceat(dense.astype(int), starts[:-1], axis=0) // step)
+    masks = round_masks(mask.words, starts, step)
+    unpacked = PackedMask(masks.reshape(-1, masks.shape[2]), k).to_bool().reshape(*masks.shape[:2], k)
+    assert (unpacked.sum(axis=1) == expected).all()
+    assert (rounds == expected).all()
 
 
 def test_column_counts_of_many_rows() -> None:
