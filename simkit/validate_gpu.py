@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hwmodels import Arch, list_archs, load_arch
+from hwmodels import Arch, load_arch
 from hwmodels.gpu import DataSheet, GemmModel, carry, fit, spread
 from hwmodels.gpu.energy import fit_energy
 from hwmodels.gpu.foils import calibrated_roofline, naive_roofline
@@ -22,6 +22,7 @@ from hwmodels.kernels.gpu import GpuParams, model_of
 from hwmodels.registry import params_of
 
 from .errors import InputError
+from .measure.campaigns import gpu_devices
 from .measure.formats import import_file
 from .measure.scores import break_even, score
 
@@ -61,7 +62,7 @@ def gpu_params(arch: Arch) -> GpuParams:
 
 def gpus() -> list[str]:
     """Names of the archs that are GPUs."""
-    return [name for name in list_archs() if load_arch(name).kernel == "gpu"]
+    return gpu_devices()
 
 
 def data_sheet(arch: Arch) -> DataSheet:

@@ -30,7 +30,7 @@ class GemmModel:
         found = explain(shapes, self.timing, TILE_FAMILIES[self.tile_family])
         if self.correction is not None:
             found = found._replace(seconds=found.seconds * np.exp(self.correction.log_factor(shapes)))
-        return found if where is None else Tiling(*(values[where] for values in found))
+        return found if where is None else Tiling(found.seconds[where], found.tile[where], found.split[where])
 
     def predict(self, mnk: object) -> Floats:
         """Seconds of each GEMM, ``float64[ops]``."""

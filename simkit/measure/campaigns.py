@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Campaign:
     facts: dict[str, Any]
 
 
+@lru_cache(maxsize=1)
 def gpu_devices() -> list[str]:
     """Archs that are GPUs."""
     return [name for name in list_archs() if load_arch(name).kernel == "gpu"]

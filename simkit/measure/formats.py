@@ -92,7 +92,8 @@ def import_file(path: str | Path, format: str | None = None, *, device: str = ""
     out = _READERS[format](table).reindex(columns=COLUMNS)
     out["source"] = Path(path).name
     if device:
-        out["device"] = out["device"].fillna(device).replace("", device)
+        named = out["device"].astype(object)
+        out["device"] = named.where(named.notna() & (named != ""), device)
     bad = out.index[~(out["seconds"] > 0)]
     if len(bad):
         raise InputError(f"{path}: row {int(bad[0]) + 2} has no positive time; drop it or fetch the file again")

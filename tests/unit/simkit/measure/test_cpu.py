@@ -1,0 +1,101 @@
+"""The processor as a device: its kernel is exact, its plans disjoint, its scores honest about noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hwmodels.gpu.calibrate import predict_gathers
+from hwmodels.gpu.timing import TILE_FAMILIES, predict
+from simkit.errors import UnavailableError
+from simkit.measure import cpu
+from simkit.measure.bundle import write_bundle
+from simkit.measure.cpu import CpuMeasurement, DataSheet, cpu_start, dense_plan, gather_matmul, score_cpu, sparse_plan
+from simkit.validate_gpu import validate_bundle
+
+
+@pytest.mark.parametrize(("m", "k", "n", "rows"), [(1, 50, 17, 0), (1, 50, 300, 3), (5, 97, 530, 41), (8, 64, 16, 64)])
+def test_gather_is_the_product_of_the_named_rows(m: int, k: int, n: int, rows: int) -> None:
+    rng = np.random.default_rng()
+    x, w = rng.standard_normal((m, k), dtype=np.float32), rng.standard_normal((k, n), dtype=np.float32)
+    index = np.sort(rng.choice(k, rows, replace=False))
+    out = np.full((m, n), np.nan, dtype=np.float32)
+    gather_matmul(x, index, w, out)
+    np.testing.assert_allclose(out, x[:, index].astype(float) @ w[index].astype(float), atol=1e-4)
+
+
+def test_plans_never_repeat_a_shape() -> None:
+    for plan in (dense_plan(0, 150), sparse_plan(0, 150)):
+        assert len(set(plan)) == 150
+    assert all(1 <= s.rows <= s.k and 1 <= s.runs <= s.rows for s in sparse_plan(0, 150))
+
+
+def synthetic(noise: float, passes: int = 6) -> CpuMeasurement:
+    """A processor that behaves as the model says, with noise that only adds time."""
+    rng = np.random.default_rng(0)
+    timing = cpu_start(DataSheet(2, 2e9, 2e10, 1.5e11))
+    dense, sparse = dense_plan(0, 150), sparse_plan(1, 150)
+    dense_s = predict(np.array(dense), timing, TILE_FAMILIES["micro"])
+    sparse_s = predict_gathers(cpu._launches(sparse), timing, 500.0)
+
+    def repeats(seconds: np.ndarray) -> np.ndarray:
+        return seconds * (1 + rng.exponential(noise, (passes, len(seconds))))
+
+    return CpuMeasurement(dense, repeats(dense_s), sparse, repeats(sparse_s), None, 2)
+
+
+def test_scores_of_a_processor_that_obeys_the_model() -> None:
+    rows = {(row["set"], row["model"]): row for row in score_cpu(synthetic(0.02))}
+    for name in ("cpu dense", "cpu gather"):
+        row = rows[name, "calibrated"]
+        assert row["mape_percent"] < 5
+        assert row["mape_percent"] < rows[name, "naive_roofline"]["mape_percent"]
+        assert row["rows_fit"] + row["rows_scored"] + row["left_out"] == 150
+        assert row["floor_percent"] < 3
+
+
+def test_a_busy_machine_is_told_and_unsteady_shapes_left_out() -> None:
+    steady = synthetic(0.02)
+    steady.dense_raw[::2, :30] *= 3
+    rows = score_cpu(steady)
+    assert rows[0]["left_out"] == 30
+    with pytest.raises(UnavailableError, match="measure again when it is idle"):
+        score_cpu(synthetic(30.0))
+
+
+def test_repeats_keep_the_least_and_rotate_the_weights() -> None:
+    calls: list[int] = []
+    times = iter([5.0, 3.0, 4.0, 2.0, 6.0, 7.0])
+
+    def case() -> float:
+        calls.append(1)
+        return next(times)
+
+    raw = cpu.measure([case], 0.0, least_passes=2)
+    assert raw.min() == 2.0
+    assert len(calls) == 5
+    first, second = (cpu._rotation().next(64, 64) for _ in range(2))
+    assert not np.shares_memory(first, second)
+
+
+def test_rapl_is_said_to_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "RAPL", tmp_path / "none")
+    with pytest.raises(UnavailableError, match="no readable RAPL"):
+        cpu.rapl_joules()
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    (zone / "energy_uj").write_text("2500000\n")
+    monkeypatch.setattr(cpu, "RAPL", tmp_path)
+    assert cpu.rapl_joules() == pytest.approx(2.5)
+
+
+def test_a_stored_processor_bundle_scores_as_it_did(tmp_path: Path) -> None:
+    found = synthetic(0.02)
+    frame = found.frame()
+    row = {"point": "0", "flaw": "", "seconds": 1.0, "threads": 2, **{f"shape_{c}": frame[c].tolist() for c in frame}}
+    write_bundle(tmp_path / "cpu" / "calibrate.parquet", [row], {})
+    stored, fresh = validate_bundle("cpu", tmp_path), score_cpu(found)
+    assert pd.DataFrame(stored)["mape_percent"].tolist() == pytest.approx(pd.DataFrame(fresh)["mape_percent"].tolist())

@@ -1,0 +1,120 @@
+"""Scores, break-even, figures, and the wheelhouse's command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwmodels import load_arch
+from hwmodels.gpu.calibrate import Launches, predict_gathers
+from hwmodels.kernels.gpu import model_of
+from hwmodels.registry import params_of
+from simkit.errors import InputError
+from simkit.measure import figures
+from simkit.measure.bundle import write_bundle
+from simkit.measure.campaigns import gemm_points, sparse_points
+from simkit.measure.scores import break_even, score
+from simkit.measure.wheelhouse import PACKAGES, command
+from simkit.validate_gpu import find_device, gpus, validate_bundle, validate_reference
+
+
+def test_score_is_what_it_says() -> None:
+    row = score(
+        "s", "m", np.array([1.1, 0.9, 2.0]), np.array([1.0, 1.0, 1.0]), rows_fit=7, tokens=np.array([1, 1, 300])
+    )
+    assert row["mape_percent"] == pytest.approx(40.0)
+    assert row["bias_percent"] == pytest.approx(100 / 3)
+    assert row["p90_percent"] == pytest.approx(100 * np.quantile([0.1, 0.1, 1.0], 0.9))
+    assert (row["rows_fit"], row["rows_scored"]) == (7, 3)
+    assert row["bands"]["M=1"] == {"rows": 2, "mape_percent": pytest.approx(10.0), "bias_percent": pytest.approx(0.0)}
+    assert row["bands"]["M=129-512"]["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("speedup", "wanted"),
+    [([4.0, 2.0, 1.5], 1.0), ([0.9, 0.8, 0.7], 0.0), ([2.0, 1.5, 0.5], 0.75), ([2.0, 1.0, 0.5], 0.5)],
+)
+def test_break_even_lies_where_the_curve_crosses_one(speedup: list[float], wanted: float) -> None:
+    assert break_even(np.array([0.1, 0.5, 1.0]), np.array(speedup)) == pytest.approx(wanted)
+
+
+def test_figures_draw_the_numbers_they_are_given() -> None:
+    tokens, ones = np.array([1, 40]), np.ones(2)
+    ours = score("s", "calibrated", np.array([1.1, 0.8]), ones, rows_fit=1, tokens=tokens)
+    foil = score("s", "naive_roofline", np.array([0.5, 0.5]), ones, rows_fit=0, tokens=tokens)
+    rows = [{**ours, "floor_percent": (4.0, 9.0)}, foil]
+    ax = figures.error_by_band(rows, "s")
+    assert sorted(bar.get_height() for bar in ax.patches[:2]) == pytest.approx([10.0, 20.0])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["M=1", "M=17-128"]
+    with pytest.raises(InputError, match="known: s"):
+        figures.error_by_band(rows, "t")
+    density = np.array([0.5, 0.1])
+    curve = figures.curve_against_density(
+        density, {"measured": np.array([1.0, 2.0]), "calibrated": np.array([1.1, 2.2])}
+    )
+    assert curve.lines[0].get_xdata().tolist() == [0.1, 0.5]
+    assert figures.predicted_against_measured(np.array([1.0, 2.0]), np.array([1.1, 1.9])).get_xscale() == "log"
+
+
+def test_wheelhouse_asks_for_the_nodes_python() -> None:
+    words = command("3.12", Path("w"), Path("constraints.txt"))
+    assert words[words.index("--python-version") + 1] == "3.12"
+    assert words[words.index("--constraint") + 1] == "constraints.txt"
+    assert "--only-binary=:all:" in words
+    assert set(PACKAGES) <= set(words)
+    assert "torch" not in words
+
+
+def test_devices_are_found_in_file_names() -> None:
+    assert {find_device(f"gemm_bf16_{name}") for name in gpus()} == set(gpus())
+    assert find_device("gemm_bf16_a100") == "a100_sxm"
+    assert find_device("sparse_mlp_l40s_mistral7b_fp32") == "l40s"
+    with pytest.raises(InputError, match="names no known GPU"):
+        find_device("gemm_bf16_mi300")
+
+
+def test_validation_tells_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder"):
+        validate_reference(tmp_path / "none")
+    with pytest.raises(InputError, match="holds no file named gemm_"):
+        validate_reference(tmp_path)
+    with pytest.raises(InputError, match="no bundle for l4"):
+        validate_bundle("l4", tmp_path)
+
+
+def test_bundles_of_a_gpu_that_obeys_the_model_score_well(tmp_path: Path) -> None:
+    model = model_of(params_of(load_arch("h100_sxm")), 16)
+    rng = np.random.default_rng(0)
+
+    def row(point: dict[str, object], seconds: float, **more: object) -> dict[str, object]:
+        raw = [seconds * float(x) for x in rng.normal(1, 0.01, 7)]
+        return {**point, "point": "", "flaw": "", "seconds": float(np.median(raw)), "raw_seconds": raw, **more}
+
+    gemms = gemm_points()
+    seconds = model.predict([[p["m"], p["n"], p["k"]] for p in gemms])
+    write_bundle(
+        tmp_path / "h100_sxm" / "calibrate.parquet", [row(p, t) for p, t in zip(gemms, seconds, strict=True)], {}
+    )
+    sparse = []
+    for point in sparse_points():
+        m, k, n, density = (float(point[name]) for name in ("m", "k", "n", "density"))
+        if m > 16 or point["kernel"] not in ("gather_gemv", "dense") or point["heat"] == "warm":
+            continue
+        rows = k * (1 - (1 - density) ** m)
+        runs = rows * (1 - rows / k) + 1
+        one = Launches(*(np.array([x]) for x in (rows, runs, m, int(k), int(n))))
+        took = predict_gathers(one, model.timing._replace(dram=2.4e12), 600.0)[0]
+        if point["kernel"] == "dense":
+            took = model.predict([[int(m), int(n), int(k)]])[0]
+        sparse.append(row(point, took, rows=rows, runs=runs))
+    sparse.append(row({**sparse[0], "kernel": "gather_gemv", "heat": "cold"}, 99.0) | {"flaw": "throttled"})
+    write_bundle(tmp_path / "h100_sxm" / "sparse.parquet", sparse, {})
+    found = {(r["set"], r["model"]): r for r in validate_bundle("h100_sxm", tmp_path)}
+    assert found["h100_sxm gemm", "calibrated"]["mape_percent"] < 5
+    gather = found["h100_sxm gather", "calibrated"]
+    assert gather["mape_percent"] < 5 < found["h100_sxm gather", "naive_roofline"]["mape_percent"]
+    assert gather["left_out"] == 1
+    for even in gather["break_even_density"].values():
+        assert even["predicted"] == pytest.approx(even["measured"], abs=0.05)
