@@ -104,7 +104,7 @@ def _compute(
             "weight_buffer.read": groups * op.k * op.n * op.repeat,
             "accumulator.update": effectual,
         },
-        stalls={"barrier": max(0, cycles * params.rows - taken)},
+        stalls={"barrier": max(0, cycles * params.rows * params.columns - effectual)},
     )
 
 

@@ -247,7 +247,10 @@ def count_balanced(op: Op, params: EieBalancedParams, arch: Arch) -> Compute:
         group_rows=1,
         row_cycles=cycles,
         actions={"mac.compute": effectual, "mac.padding": processed - effectual},
-        stalls={"rounding": int(cycles.sum()) * params.pes * op.repeat - processed},
+        stalls={
+            "padding": processed - effectual,
+            "rounding": int(cycles.sum()) * params.pes * op.repeat - processed,
+        },
     )
 
 

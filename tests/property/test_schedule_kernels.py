@@ -45,7 +45,10 @@ def test_tensordash_equals_its_twin(
     counts = simulate(op, arch)
     assert counts.cycles == kernel_of(arch).twin(op, params_of(arch), arch)
     assert counts.unit_busy is not None
-    assert counts.unit_busy.sum() == mask.popcount() * -(-n // 8) * 2
+    passes = -(-n // 8)
+    assert counts.unit_busy.sum() == mask.popcount() * passes * 2
+    lost = sum(count for name, count in counts.stalls.items() if name != "dram")
+    assert counts.cycles * lanes * rows == counts.unit_busy.sum() + lost
 
 
 @SLOW
@@ -79,6 +82,8 @@ def test_eie_equals_its_twin(
     ideal = simulate(op, balanced)
     assert ideal.cycles == kernel_of(balanced).twin(op, params_of(balanced), balanced)
     assert ideal.cycles <= counts.cycles
+    lost = sum(n for name, n in ideal.stalls.items() if name != "dram")
+    assert ideal.cycles * pes == ideal.effectual_macs + lost
 
 
 @SLOW

@@ -73,4 +73,7 @@ def test_kernels_equal_their_twins(
     op = Op("x", 0, m, k, 10, PackedMask.bernoulli(m, k, density, seed), batch=batch, repeat=2)
     for name in ("tile_barrier_32x32", "statistical_32x32"):
         arch = load_arch(name).with_(rows=rows, columns=4, k_tile=k_tile)
-        assert simulate(op, arch).cycles == kernel_of(arch).twin(op, params_of(arch), arch)
+        counts = simulate(op, arch)
+        assert counts.cycles == kernel_of(arch).twin(op, params_of(arch), arch)
+        if name == "tile_barrier_32x32":
+            assert counts.cycles * rows * 4 == counts.effectual_macs + counts.stalls["barrier"]
