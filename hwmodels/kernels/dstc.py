@@ -54,18 +54,18 @@ def _dot_needed(activation, weight, needed, out):  # type: ignore[no-untyped-def
 
 def _group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Outer-product steps of every group of tokens over all its tiles, one copy of the op."""
-    edges = np.append(np.arange(0, op.n, params.tile), op.n)
     out = np.empty(len(starts) - 1, dtype=np.int64)
     needed = weight = None
+    columns = 1
     if op.output is not None:
         needed = grouped_tiles(op.output, starts, params.tile)
-        weight = round_masks(op.weight_or_ones().words, edges, params.step_n)
+        weight = round_masks(op.weight_or_ones().words, _edges(op, params), params.step_n)
         planes, shifts = bit_planes(np.zeros(op.k, dtype=np.int64))
     elif op.weight is None:
-        rounds = int((-(-np.diff(edges) // params.step_n)).sum())
-        planes, shifts = bit_planes(np.full(op.k, rounds))
+        columns = _dense_columns(op, params)
+        planes, shifts = np.full((1, words_per_row(op.k)), ~np.uint64(0)), np.zeros(1, dtype=np.int64)
     else:
-        masks = round_masks(load(op.weight).words, edges, params.step_n)
+        masks = round_masks(load(op.weight).words, _edges(op, params), params.step_n)
         planes, shifts = bit_planes(column_counts(PackedMask(masks.reshape(-1, masks.shape[2]), op.k)))
     first = 0
     for words, local in grouped_blocks(op.activation_or_ones(), starts):
@@ -74,42 +74,52 @@ def _group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) -> NDArr
         masks = round_masks(words, local, params.step_m)
         if needed is None or weight is None:
             flat = weighted_counts(masks.reshape(-1, masks.shape[2]), planes, shifts)
-            out[groups] = flat.reshape(len(masks), -1).sum(axis=1)
+            out[groups] = flat.reshape(len(masks), -1).sum(axis=1) * columns
         else:
             _dot_needed(masks, weight, needed[groups], out[groups])
     return out
 
 
-def _dense_group_steps(op: Op, params: DstcParams, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _edges(op: Op, params: DstcParams) -> NDArray[np.int64]:
+    """First output of every tile, and N."""
+    return np.append(np.arange(0, op.n, params.tile), op.n)
+
+
+def _dense_columns(op: Op, params: DstcParams) -> int:
+    """Rounds of dense weights in one channel, over all tiles."""
     full, rest = divmod(op.n, params.tile)
-    columns = full * -(-params.tile // params.step_n) + -(-rest // params.step_n)
-    return -(-np.diff(starts) // params.step_m) * columns * op.k
+    return full * -(-params.tile // params.step_n) + -(-rest // params.step_n)
 
 
-def _spread(steps: NDArray[np.int64], first_of_launch: NDArray[np.bool_], units: int) -> NDArray[np.int64]:
+@jit
+def _spread(steps, starts, batch, units, cycles):  # type: ignore[no-untyped-def]
     """Cycles by group when a launch's steps are dealt evenly to the units, whole cycles only at its end."""
-    after = np.cumsum(steps)
-    before = after - steps
-    launch = np.cumsum(first_of_launch) - 1
-    at_start = before[first_of_launch][launch]
-    return -(-(after - at_start) // units) + (before - at_start) // -units
+    done = np.int64(0)
+    for group in range(steps.shape[0]):
+        if starts[group] % batch == 0:
+            done = np.int64(0)
+        before = (done + units - 1) // units
+        done += steps[group]
+        cycles[group] = (done + units - 1) // units - before
 
 
 def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
     """Count a GEMM."""
     starts = group_starts(op, params.tile)
     steps = _group_steps(op, params, starts)
-    first_of_launch = starts[:-1] % (op.batch or op.m) == 0
-    row_cycles = _spread(steps, first_of_launch, params.units)
-    dense_steps = np.add.reduceat(_dense_group_steps(op, params, starts), np.flatnonzero(first_of_launch))
-    dense = int((-(-dense_steps // params.units)).sum())
+    row_cycles, dense_cycles = np.empty_like(steps), np.empty_like(steps)
+    batch = op.batch or op.m
+    _spread(steps, starts, batch, params.units, row_cycles)
+    dense_steps = -(-np.diff(starts) // params.step_m) * (_dense_columns(op, params) * op.k)
+    _spread(dense_steps, starts, batch, params.units, dense_cycles)
+    cycles = int(row_cycles.sum()) * op.repeat
     effectual = op.effectual_macs
     total = int(steps.sum()) * op.repeat
     tiles_n = -(-op.n // params.tile)
     weight_reads = op.weight_nonzeros * (len(starts) - 1)
     return Compute(
-        cycles=int(row_cycles.sum()) * op.repeat,
-        dense_cycles=dense * op.repeat,
+        cycles=cycles,
+        dense_cycles=int(dense_cycles.sum()) * op.repeat,
         group_rows=params.tile,
         row_cycles=row_cycles,
         actions={
@@ -121,7 +131,7 @@ def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
         },
         stalls={
             "fragment": total * params.step_m * params.step_n - effectual,
-            "uneven_units": int(row_cycles.sum()) * op.repeat * params.units - total,
+            "uneven_units": cycles * params.units - total,
         },
     )
 
