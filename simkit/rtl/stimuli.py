@@ -16,7 +16,7 @@ from .gatesim import LANES as TRACES
 
 Bits = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-SETTLE = 4
+SETTLE = 8
 STEPS_A_SUM = 16
 
 
@@ -240,10 +240,89 @@ def cnvlutin(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
     )
 
 
+CHUNK, CHUNKS, CUS = 128, 2, 2
+WEIGHT_DENSITY = 0.5
+
+
+def dense_mac(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
+    """One multiplier, an operand pair in every cycle; half the weights are zero, as for its skipping twin."""
+    a = activations((TRACES, cycles, 1), density, rng)
+    b = activations((TRACES, cycles, 1), WEIGHT_DENSITY, rng)
+    wide = dense_pe(density, cycles, rng)
+    inputs = wide.inputs | {"in_a": _flat(a, 8), "in_b": _flat(b, 8)}
+    done = wide.expected["out_valid"][0][..., 0]
+    return Stimulus(inputs, _when_valid(done, _sums(a[:, 1:], b[:, 1:])), TRACES * (cycles - SETTLE))
+
+
+def sparten(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
+    """Two CUs of two chunks; filters are written while the design settles, memories answer in the same cycle."""
+    rows = cycles
+    a = activations((TRACES, rows, CHUNKS, CHUNK), density, rng)
+    weight = activations((TRACES, CUS, CHUNKS, CHUNK), WEIGHT_DENSITY, rng)
+    t = np.arange(TRACES)
+    cu = np.arange(CUS)
+    # positions at which both are set, in the order in which a CU meets them; those past the last are -1
+    match = ((a != 0)[:, :, None] & (weight != 0)[:, None]).reshape(TRACES, rows, CUS, -1)
+    order = np.where(np.sort(~match, axis=-1), -1, np.argsort(~match, axis=-1, kind="stable"))
+    work = match.sum(axis=-1)
+    row, taken, done_in_row = (np.zeros(TRACES, dtype=np.int64) for _ in range(3))
+    is_open = np.zeros(TRACES, dtype=np.bool_)
+    offered, current = (np.zeros((TRACES, cycles), dtype=np.int64) for _ in range(2))
+    place = np.full((TRACES, cycles, CUS), -1)
+    take, barrier = (np.zeros((TRACES, cycles), dtype=np.bool_) for _ in range(2))
+    start = CUS * CHUNKS + 1
+    for cycle in range(start, cycles):
+        offered[:, cycle], current[:, cycle] = taken, row
+        at = np.minimum(done_in_row, order.shape[-1] - 1)
+        place[:, cycle] = np.where(is_open[:, None], order[t[:, None], row[:, None], cu, at[:, None]], -1)
+        barrier[:, cycle] = is_open & (done_in_row + 1 >= work[t, row].max(axis=1))
+        take[:, cycle] = ~is_open | barrier[:, cycle]
+        done_in_row = np.where(take[:, cycle], 0, done_in_row + 1)
+        row = np.where(take[:, cycle], taken, row)
+        taken += take[:, cycle]
+        is_open |= take[:, cycle]
+    done = np.zeros_like(barrier)
+    done[:, 2:] = barrier[:, :-2]
+    flat_a, flat_w = a.reshape(TRACES, rows, -1), weight.reshape(TRACES, CUS, -1)
+    met = np.maximum(place, 0)
+    value_a = np.where(place >= 0, flat_a[t[:, None, None], current[..., None], met], 0)
+    value_w = np.where(place >= 0, flat_w[t[:, None, None], cu, met], 0)
+    load = np.arange(cycles) - 1
+    loading = (load >= 0) & (load < CUS * CHUNKS)
+    which = np.where(loading, load, 0)
+    masks = (weight != 0).reshape(TRACES, CUS * CHUNKS, CHUNK)[:, which] & loading[:, None]
+    every = np.broadcast_to
+    sums = (flat_a[:, :, None] * flat_w[:, None]).sum(axis=-1)
+    expected = _when_valid(done, sums[..., 0])
+    index = np.maximum(np.cumsum(done, axis=1) - 1, 0)
+    both = bits(sums[t[:, None], np.minimum(index, rows - 1)], 32).reshape(TRACES, cycles, -1)
+    return Stimulus(
+        {
+            "rst": _reset(cycles),
+            "w_en": every(loading[:, None], (TRACES, cycles, 1)),
+            "w_cu": every(bits(which // CHUNKS, 1), (TRACES, cycles, 1)),
+            "w_chunk": every(bits(which % CHUNKS, 1), (TRACES, cycles, 1)),
+            "w_mask": masks,
+            "in_valid": every((np.arange(cycles) >= start)[:, None], (TRACES, cycles, 1)),
+            "in_mask": (flat_a != 0)[t[:, None], offered],
+            "value_a": _flat(value_a, 8),
+            "value_w": _flat(value_w, 8),
+        },
+        {
+            "take": (take[..., None], every(np.arange(cycles) >= start, take.shape)),
+            "out_valid": expected["out_valid"],
+            "psum": (both, done),
+        },
+        int(barrier[:, SETTLE:].sum()) * CUS * CHUNKS * CHUNK,
+    )
+
+
 STIMULI: dict[str, Callable[[float, int, np.random.Generator], Stimulus]] = {
     "dense_pe": dense_pe,
     "tensordash_pe": tensordash,
     "cnvlutin_lanes": cnvlutin,
     "dense_systolic_pe": dense_systolic_pe,
     "systolic_pe": systolic_pe,
+    "dense_mac": dense_mac,
+    "sparten_cluster": sparten,
 }

@@ -137,6 +137,33 @@ GATE_DESIGNS = {
             (("w", 8), ("a", 8), ("zero", 1), ("psum", 32)),
             twin="dense_systolic_pe",
         ),
+        GateDesign(
+            "dense_mac",
+            "dense.sv",
+            "dense_pe",
+            (("LANES", 1), ("WIDTH", 8), ("ACC", 32)),
+            (("rst", 1), ("in_valid", 1), ("in_last", 1), ("in_a", 8), ("in_b", 8)),
+            (("out_valid", 1), ("psum", 32)),
+        ),
+        GateDesign(
+            "sparten_cluster",
+            "sparten.sv",
+            "sp_cluster",
+            (("CUS", 2), ("CHUNK", 128), ("CHUNKS", 2), ("WIDTH", 8), ("ACC", 32)),
+            (
+                ("rst", 1),
+                ("w_en", 1),
+                ("w_cu", 1),
+                ("w_chunk", 1),
+                ("w_mask", 128),
+                ("in_valid", 1),
+                ("in_mask", 256),
+                ("value_a", 16),
+                ("value_w", 16),
+            ),
+            (("take", 1), ("chunk", 2), ("at_a", 14), ("at_w", 14), ("out_valid", 1), ("psum", 64)),
+            twin="dense_mac",
+        ),
     )
 }
 
@@ -284,8 +311,9 @@ dfflibmap -liberty cells.lib
 abc -liberty cells.lib -constr abc.constr -D {delay}
 opt_clean -purge
 tee -o stat.txt stat -liberty cells.lib
-write_verilog -noattr netlist.v
 write_json unfinished.json
+splitnets
+write_verilog -noattr netlist.v
 """
 
 

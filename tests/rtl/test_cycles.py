@@ -13,10 +13,11 @@ from simkit.rtl.build import Outcome, build, run_cases
 from simkit.rtl.cases import KINDS, Shape, draw, from_masks
 from simkit.rtl.designs import DESIGNS
 from simkit.rtl.encode import eie_case
-from simkit.rtl.validate import compare, write_waveform
+from simkit.rtl.validate import compare, validate_rtl, write_waveform
 
 CASES = 220
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "golden"
+TRACE = Path(__file__).parents[1] / "data" / "minilm_relu_small.zarr"
 BUILDS = [(design, params) for design in DESIGNS.values() for params in design.builds]
 
 
@@ -104,5 +105,16 @@ def test_eie_rtl_equals_the_authors_simulator(verilator):
 def test_waveform_is_written(verilator, tmp_path):
     path = write_waveform(DESIGNS["systolic"], tmp_path / "waves" / "systolic.vcd")
     text = path.read_text()
-    assert text.startswith("$version") and "$enddefinitions" in text
-    assert "psum" in text and text.rstrip().splitlines()[-1]
+    assert text.startswith("$version")
+    assert "$enddefinitions" in text
+    assert "psum" in text
+    assert text.rstrip().splitlines()[-1]
+
+
+def test_recorded_masks(verilator):
+    """The small real trace of the tests through all five designs."""
+    rows = validate_rtl(trace=TRACE, cases=8, seed=2)
+    real = [row for row in rows if row["case"].startswith("trace-")]
+    assert len(real) >= 5 * len(DESIGNS)
+    assert {row["arch"] for row in real} == set(DESIGNS)
+    assert all(row["cycles_equal"] and row["values_equal"] for row in rows)

@@ -34,7 +34,8 @@ def _script(path: Path, text: str) -> None:
 
 def _one_line(error: BaseException) -> str:
     text = str(error)
-    assert "\n" not in text and len(text) < 400
+    assert "\n" not in text
+    assert len(text) < 400
     return text
 
 
@@ -48,7 +49,8 @@ def test_old_verilator(fake_tools):
     _script(fake_tools / "verilator", "echo 'Verilator 4.038 2020-07-11 rev v4.036'")
     with pytest.raises(UnavailableError) as caught:
         validate_rtl(["eie"])
-    assert "4.038" in _one_line(caught.value) and "5.006" in str(caught.value)
+    assert "4.038" in _one_line(caught.value)
+    assert "5.006" in str(caught.value)
 
 
 def test_no_compiler(fake_tools):
@@ -66,7 +68,8 @@ def test_failing_build_keeps_its_log(fake_tools, tmp_path):
         building.build("eie.sv", "eie_top", {"PES": 4})
     assert "%Error: no such thing" in _one_line(caught.value)
     logs = list((tmp_path / "cache").rglob("build.log"))
-    assert len(logs) == 1 and str(logs[0]) in str(caught.value)
+    assert len(logs) == 1
+    assert str(logs[0]) in str(caught.value)
     assert "no such thing" in logs[0].read_text()
 
 

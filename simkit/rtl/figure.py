@@ -1,0 +1,58 @@
+"""Energy of a MAC slot from gates, against density."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..plots.style import DASHES, MARKERS, PALETTE, axes, legend_above, styled
+from .results import load_results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLES = {
+    "dense_pe": "dense, 16 lanes",
+    "tensordash_pe": "TensorDash",
+    "cnvlutin_lanes": "Cnvlutin",
+    "dense_mac": "dense, one MAC",
+    "sparten_cluster": "SparTen, weights half zero",
+}
+PANEL = ("dense_pe", "tensordash_pe", "cnvlutin_lanes")
+
+
+@styled
+def energy_from_gates(
+    results: dict[str, Any] | None = None, ax: Axes | None = None, designs: tuple[str, ...] = PANEL
+) -> Axes:
+    """Draw picojoules per MAC slot of the dense schedule against density; lines mark the break-even with the twin.
+
+    Parameters
+    ----------
+    results : dict, optional
+        From `simkit.rtl.results.collect`; the committed ones by default.
+    ax : Axes, optional
+        Where to draw.
+    designs : tuple of str
+        Names of gate-level designs.
+
+    Returns
+    -------
+    Axes
+        180 nm, 1.8 V; what is left out is named in the results.
+    """
+    found = load_results() if results is None else results
+    ax = axes(ax)
+    for index, name in enumerate(designs):
+        rows = sorted((row for row in found["rows"] if row["design"] == name), key=lambda row: float(row["density"]))
+        x, y = [row["density"] for row in rows], [row["mac_slot_pj"] for row in rows]
+        style = {"color": PALETTE[index], "linestyle": DASHES[index], "marker": MARKERS[index]}
+        ax.plot(x, y, label=TITLES.get(name, name), **style)
+    for even in found["break_even"]:
+        if even["design"] in designs and 0 < even["density"] < 1:
+            ax.axvline(even["density"], color=PALETTE[designs.index(even["design"])], linewidth=0.6, linestyle=":")
+    ax.set_xlabel("density of the activations")
+    ax.set_ylabel("energy per MAC slot (pJ, 180 nm)")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(bottom=0)
+    legend_above(ax)
+    return ax
