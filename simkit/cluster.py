@@ -26,7 +26,7 @@ Json = dict[str, Any]
 # batches in flight for each thread of the cluster: one at work and one waiting
 AHEAD = 2
 # an answer is a few hundred bytes that lie on a worker; and how often to say that there are no workers
-ANSWER_S, WARN_S = 30, 30
+ANSWER_S, WARN_S = 10, 30
 TLS = {"tls_ca_file": "ca", "tls_client_cert": "cert", "tls_client_key": "key"}
 
 
@@ -123,27 +123,34 @@ class _Session:
 
     def run(self) -> Iterator[tuple[str, Any]]:
         distributed = _distributed()
-        self._fill()
-        while self._sent:
-            future = self._next()
-            points = self._sent.pop(future)
-            try:
-                answers = future.result(timeout=ANSWER_S)
-            except distributed.KilledWorker:
-                if lost := self._feed.died(points):
-                    yield "lost", lost
-            except (OSError, TimeoutError, distributed.client.FutureCancelledError) as error:
-                self._feed.again(points)
-                raise _GoneError(_first_line(error)) from None
-            else:
-                self._feed.finished(answers)
-                yield "points", list(zip(points, answers, strict=True))
+        try:
             self._fill()
+            while self._sent:
+                future = self._next()
+                points = self._sent[future]
+                try:
+                    answers = future.result(timeout=ANSWER_S)
+                except distributed.KilledWorker:
+                    del self._sent[future]
+                    if lost := self._feed.died(points):
+                        yield "lost", lost
+                else:
+                    del self._sent[future]
+                    self._feed.finished(answers)
+                    yield "points", list(zip(points, answers, strict=True))
+                self._fill()
+        except (distributed.comm.CommClosedError, TimeoutError, distributed.client.FutureCancelledError) as error:
+            raise _GoneError(_first_line(error)) from None
 
     def _fill(self) -> None:
         threads = sum(self._client.nthreads().values()) or 1
         while len(self._sent) < AHEAD * threads and (points := self._feed.take()):
-            future = self._client.submit(run_batch, self._job, [to_json(point) for point in points], pure=False)
+            batch = [to_json(point) for point in points]
+            try:
+                future = self._client.submit(run_batch, self._job, batch, pure=False)
+            except Exception:
+                self._feed.again(points)
+                raise
             self._sent[future] = points
             future.add_done_callback(self._done.put)
 
