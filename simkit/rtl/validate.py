@@ -35,7 +35,8 @@ def validate_rtl(
     trace : path, optional
         A trace whose recorded masks run as well, cut to what the built designs hold.
     vcd : path, optional
-        Receives the waveform of one case; with several designs ``-<design>`` is put before the ending.
+        ``FILE.vcd`` receives the waveform of one case (with several designs ``-<design>`` is put before the ending);
+        any other name is a folder for ``<design>.vcd``.
     cases : int
         Random, clustered, empty and full problems for each design, over all its builds.
     seed : int
@@ -67,9 +68,14 @@ def validate_rtl(
         rows += compare(design, params, executable, problems)
     if vcd is not None:
         for design in designs:
-            path = Path(vcd)
-            write_waveform(design, path if len(designs) == 1 else path.with_stem(f"{path.stem}-{design.kernel}"))
+            write_waveform(design, _waveform_path(Path(vcd), design, alone=len(designs) == 1))
     return rows
+
+
+def _waveform_path(vcd: Path, design: Design, alone: bool) -> Path:
+    if vcd.suffix != ".vcd":
+        return vcd / f"{design.kernel}.vcd"
+    return vcd if alone else vcd.with_stem(f"{vcd.stem}-{design.kernel}")
 
 
 def compare(design: Design, params: Params, executable: Path, problems: Sequence[Problem]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from simkit.rtl.build import Outcome, build, run_cases
 from simkit.rtl.cases import KINDS, Shape, draw, from_masks
 from simkit.rtl.designs import DESIGNS
 from simkit.rtl.encode import eie_case
-from simkit.rtl.validate import compare, validate_rtl, write_waveform
+from simkit.rtl.validate import _waveform_path, compare, validate_rtl, write_waveform
 
 CASES = 220
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "golden"
@@ -118,3 +118,10 @@ def test_recorded_masks(verilator):
     assert len(real) >= 5 * len(DESIGNS)
     assert {row["arch"] for row in real} == set(DESIGNS)
     assert all(row["cycles_equal"] and row["values_equal"] for row in rows)
+
+
+def test_waveforms_have_names_of_their_own():
+    eie = DESIGNS["eie"]
+    assert _waveform_path(Path("w.vcd"), eie, alone=True) == Path("w.vcd")
+    assert _waveform_path(Path("w.vcd"), eie, alone=False) == Path("w-eie.vcd")
+    assert _waveform_path(Path("waves"), eie, alone=True) == Path("waves/eie.vcd")
