@@ -27,6 +27,7 @@ _HOME = {
     "Tuning": "tuning",
     "TuneResult": "tuning",
     "describe": "catalog",
+    "export_trace": "edit",
     "import_masks": "convert",
     "list_datasets": "data",
     "list_models": "models",
@@ -34,8 +35,11 @@ _HOME = {
     "load_data": "data",
     "load_model": "models",
     "load_tuning": "tuning",
+    "merge_traces": "edit",
     "open_trace": "trace",
     "record": "recorder",
+    "slice_trace": "edit",
+    "synthesise": "synthetic",
     "tune": "tuning",
 }
 
@@ -44,6 +48,9 @@ if TYPE_CHECKING:
     from .convert import import_masks as import_masks
     from .data import list_datasets as list_datasets
     from .data import load_data as load_data
+    from .edit import export_trace as export_trace
+    from .edit import merge_traces as merge_traces
+    from .edit import slice_trace as slice_trace
     from .errors import CorruptError as CorruptError
     from .errors import FetchError as FetchError
     from .errors import InputError as InputError
@@ -54,6 +61,7 @@ if TYPE_CHECKING:
     from .models import load_model as load_model
     from .ops import OpSpec as OpSpec
     from .recorder import record as record
+    from .synthetic import synthesise as synthesise
     from .trace import Site as Site
     from .trace import Trace as Trace
     from .trace import open_trace as open_trace

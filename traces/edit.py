@@ -1,0 +1,253 @@
+"""Cut traces apart, join them, and take them to other tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError, did_you_mean
+from .files import write_atomic
+from .ops import OpSpec
+from .pack import Words
+from .store import COLUMNS, Writer
+from .trace import BLOCK_ROWS, Trace, content_hash, open_trace
+
+FORMATS = ("npz", "npy", "scalesim", "sparseloop")
+FRESH = ("status", "rows", "capacity", "sites", "ones", "files", "checksum", "owner", "schema", "hash", "plan")
+
+
+def slice_trace(
+    trace: Trace,
+    out: str | Path,
+    sequences: int | None = None,
+    first: int = 0,
+    sites: Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Trace:
+    """Write a trace of some sequences and sites of another.
+
+    Parameters
+    ----------
+    trace : Trace
+        The source.
+    out : str or Path
+        Where the new one goes.
+    sequences : int, optional
+        How many sequences to keep, in ascending order of their number; all by default.
+    first : int
+        How many to pass over before.
+    sites : sequence of str, optional
+        Sites to keep; all by default. Ops of the others stay in the op list, without a mask.
+    storage_options : dict, optional
+        Passed to fsspec.
+
+    Raises
+    ------
+    InputError
+        If nothing would be left, or a site is not there.
+    """
+    known = np.unique(trace.tokens["sequence"].to_numpy())
+    wanted = known[first : None if sequences is None else first + sequences]
+    if not len(wanted):
+        raise InputError(f"trace '{trace.name}' has {len(known)} sequences; nothing is left after passing over {first}")
+    names = list(trace.sites) if sites is None else [trace.site(name).name for name in sites]
+    keep = np.isin(trace.tokens["sequence"].to_numpy(), wanted)
+    attrs = _inherited([trace]) | {"sliced": {"of": trace.hash, "sequences": len(wanted), "first": first}}
+    return _write([(trace, keep, 0, 0)], names, attrs, str(out), storage_options)
+
+
+def merge_traces(traces: Sequence[Trace], out: str | Path, storage_options: Mapping[str, Any] | None = None) -> Trace:
+    """Write one trace of the rows of several, one after another; sequences and batches are numbered on.
+
+    Raises
+    ------
+    InputError
+        If there is none, or they differ in sites or ops.
+    """
+    if not traces:
+        raise InputError("nothing to merge; give at least one trace")
+    for other in traces[1:]:
+        if other.root.sites != traces[0].root.sites or other.root.attrs["ops"] != traces[0].root.attrs["ops"]:
+            raise InputError(f"'{other.path}' was recorded at other sites or of another model than '{traces[0].path}'")
+    parts, sequence, batch = [], 0, 0
+    for trace in traces:
+        parts.append((trace, np.ones(trace.rows, dtype=bool), sequence, batch))
+        sequence += int(trace.tokens["sequence"].max()) + 1 if trace.rows else 0
+        batch += int(trace.tokens["batch"].max()) + 1 if trace.rows else 0
+    attrs = _inherited(traces) | {"merged_from": [trace.hash for trace in traces]}
+    return _write(parts, list(traces[0].sites), attrs, str(out), storage_options)
+
+
+def _inherited(traces: Sequence[Trace]) -> dict[str, Any]:
+    attrs = {k: v for k, v in traces[0].root.attrs.items() if k not in FRESH}
+    return attrs | {"synthetic": any(bool(t.root.attrs.get("synthetic")) for t in traces)}
+
+
+Part = tuple[Trace, NDArray[np.bool_], int, int]
+
+
+def _write(
+    parts: Sequence[Part], names: Sequence[str], attrs: dict[str, Any], out: str, options: Mapping[str, Any] | None
+) -> Trace:
+    """Stream the kept rows of every part into a new trace."""
+    source = parts[0][0]
+    metas = [source.sites[name].meta for name in names]
+    capacity = sum(int(np.count_nonzero(keep)) for _, keep, _, _ in parts)
+    writer = Writer(out, capacity, metas, attrs, options=options)
+    try:
+        for meta in metas:
+            weight = source.sites[meta.name].weight_mask()
+            if weight is not None:
+                writer.write_weight(meta.name, weight.words())
+        for part in parts:
+            for columns, masks in _rows(part, names):
+                writer.append(columns, masks)
+                writer.commit()
+        writer.commit(status="complete", hash=content_hash(open_trace(out, options)))
+    finally:
+        writer.close()
+    return open_trace(out, options)
+
+
+def _rows(part: Part, names: Sequence[str]) -> Iterator[tuple[dict[str, NDArray[np.int32]], dict[str, Words]]]:
+    trace, keep, sequence, batch = part
+    streams = {
+        f"{name}@{variant}" if variant else name: trace.sites[name].mask(False, variant).blocks()
+        for name in names
+        for variant in (None, *trace.sites[name].variants)
+    }
+    shift = {"sequence": sequence, "batch": batch}
+    for first in range(0, trace.rows, BLOCK_ROWS):
+        kept = keep[first : first + BLOCK_ROWS]
+        masks = {key: next(stream)[kept] for key, stream in streams.items()}
+        if kept.any():
+            frame = trace.tokens.iloc[first : first + BLOCK_ROWS][kept]
+            codes = {c: frame[c].cat.codes if c == "phase" else frame[c] for c in COLUMNS}
+            yield {c: v.to_numpy().astype(np.int32) + np.int32(shift.get(c, 0)) for c, v in codes.items()}, masks
+
+
+def export_trace(trace: Trace, out: str | Path, format: str = "npz", real_only: bool = True) -> list[Path]:
+    """Write a trace for another tool.
+
+    Parameters
+    ----------
+    trace : Trace
+        The source.
+    out : str or Path
+        A folder; ``npz`` writes one file of that name.
+    format : {"npz", "npy", "scalesim", "sparseloop"}
+        ``npz``: boolean arrays NAME and NAME_weight, as `import_masks` reads them. ``npy``: DNNsim's files
+        ``act-NAME-0.npy`` (M, K, 1, 1) in float32, one and zero. ``scalesim``: a GEMM topology CSV, without masks.
+        ``sparseloop``: a problem YAML for each site, with the density alone; lossy, and marked so.
+    real_only : bool
+        Leave out padding.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    InputError
+        If the format is not known.
+    """
+    writers = {"npz": _npz, "npy": _dnnsim, "scalesim": _scalesim, "sparseloop": _sparseloop}
+    if format not in writers:
+        raise InputError(f"export format '{format}' is not known{did_you_mean(format, FORMATS)}")
+    return writers[format](trace, Path(out), real_only)
+
+
+def _arrays(trace: Trace, real_only: bool) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    for name, site in trace.sites.items():
+        mask, weight = site.mask(real_only), site.weight_mask()
+        yield name, mask.to_bool()
+        if weight is not None:
+            yield f"{name}_weight", weight.to_bool()
+
+
+def _npz(trace: Trace, out: Path, real_only: bool) -> list[Path]:
+    path = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            arrays: dict[str, Any] = dict(_arrays(trace, real_only))
+            np.savez_compressed(handle, **arrays)
+
+    write_atomic(path, save)
+    return [path]
+
+
+def _dnnsim(trace: Trace, out: Path, real_only: bool) -> list[Path]:
+    paths = []
+    for name, site in trace.sites.items():
+        values = site.mask(real_only).to_bool().astype(np.float32)[:, :, None, None]
+        paths.append(out / f"act-{name}-0.npy")
+        _save(paths[-1], values)
+        weight = site.weight_mask()
+        if weight is not None:
+            paths.append(out / f"wgt-{name}.npy")
+            _save(paths[-1], weight.to_bool().astype(np.float32)[:, :, None, None])
+    return paths
+
+
+def _save(path: Path, values: NDArray[Any]) -> None:
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            np.save(handle, values)
+
+    write_atomic(path, save)
+
+
+def _gemms(trace: Trace, real_only: bool) -> Iterable[OpSpec]:
+    return (op for op in trace.ops(real_only) if op.kind == "gemm")
+
+
+def _scalesim(trace: Trace, out: Path, real_only: bool) -> list[Path]:
+    """SCALE-Sim's GEMM topology: layer name, M, N, K; a repeated GEMM is one line, its count in the name."""
+    lines = ["Layer name, M, N, K,"]
+    for i, op in enumerate(_gemms(trace, real_only)):
+        times = f"_x{op.repeat}" if op.repeat > 1 else ""
+        lines.append(f"{i}_{op.op}_{op.layer}{times}, {op.m}, {op.n}, {op.k},")
+    path = out / f"{trace.name}_gemm.csv"
+    write_atomic(path, lambda p: p.write_text("\n".join(lines) + "\n"))
+    return [path]
+
+
+def _sparseloop(trace: Trace, out: Path, real_only: bool) -> list[Path]:
+    paths = []
+    for op in _gemms(trace, real_only):
+        if op.input_site is None:
+            continue
+        site = trace.sites[op.input_site]
+        weight = site.weight_mask()
+        dense = 1.0 if weight is None else weight.popcount() / (site.n * site.k)
+        paths.append(out / f"{site.name}.yaml")
+        text = _problem(op, site.density(real_only), dense, trace)
+        write_atomic(paths[-1], lambda p, text=text: p.write_text(text))  # type: ignore[misc]
+    return paths
+
+
+def _problem(op: OpSpec, inputs: float, weights: float, trace: Trace) -> str:
+    spaces = (("Weights", "[[[K]], [[N]]]"), ("Inputs", "[[[M]], [[K]]]"), ("Outputs", "[[[M]], [[N]]]"))
+    lines = [
+        f"# LOSSY: of the recorded mask of {op.input_site} only its density is kept, as if zeros fell independently",
+        f"# trace {json.dumps(trace.name)}, content hash {trace.hash}",
+        "problem:",
+        "  shape:",
+        "    name: GEMM",
+        "    dimensions: [M, K, N]",
+        "    data-spaces:",
+    ]
+    for name, projection in spaces:
+        lines += [f"    - name: {name}", f"      projection: {projection}"]
+    lines[-1] += "\n      read-write: True"
+    lines += ["  instance:", f"    M: {op.m}", f"    K: {op.k}", f"    N: {op.n}", "    densities:"]
+    for name, value in (("Inputs", inputs), ("Weights", weights)):
+        lines += [f"      {name}:", "        distribution: hypergeometric", f"        density: {value!r}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,145 @@
+"""Synthetic traces with a real one's statistics, for what-if studies; marked synthetic wherever they go.
+
+A Gaussian copula: token t's neuron k is non-zero where ``a_t + b_k . z_t + c_k e_tk > q_k``. The threshold q_k gives
+the neuron its own density, a_t the token its skew, and the shared factors z_t make neurons fire together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .edit import FRESH
+from .errors import InputError
+from .pack import pack, unpack
+from .stats import neuron_counts, token_counts
+from .store import COLUMNS, SiteMeta, Writer
+from .trace import Site, Trace, content_hash, open_trace
+
+ROWS = 1024
+FACTORS = 8
+
+
+def synthesise(
+    trace: Trace,
+    out: str | Path,
+    density: float | None = None,
+    seed: int = 0,
+    factors: int = FACTORS,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Trace:
+    """Write a synthetic trace with a real trace's tokens, per-neuron densities, per-token skew, and correlation.
+
+    Parameters
+    ----------
+    trace : Trace
+        The real one.
+    out : str or Path
+        Where the synthetic one goes.
+    density : float, optional
+        Overall density to shift every site to, the neurons' order kept; the real one's by default.
+    seed : int
+        Seeds the draw.
+    factors : int
+        Shared factors that carry the correlation; none draws neurons independently given the token.
+    storage_options : dict, optional
+        Passed to fsspec.
+
+    Returns
+    -------
+    Trace
+        ``attrs["synthetic"]`` is true.
+
+    Raises
+    ------
+    InputError
+        If the density is not in (0, 1), or the trace has no rows.
+    """
+    if density is not None and not 0 < density < 1:
+        raise InputError(f"density {density}: must be between 0 and 1")
+    if not trace.rows:
+        raise InputError(f"trace '{trace.name}' has no rows to learn from")
+    metas = [SiteMeta(s.name, s.layer, s.op, s.k, s.n) for s in trace.sites.values()]
+    attrs = {k: v for k, v in trace.root.attrs.items() if k not in FRESH}
+    attrs |= {"synthetic": True, "synthetic_from": {"hash": trace.hash, "density": density, "seed": seed}}
+    attrs |= {"variants": [], "histograms": None}
+    streams = {
+        name: _draw(site, density, np.random.default_rng([seed, index]), factors)
+        for index, (name, site) in enumerate(trace.sites.items())
+    }
+    writer = Writer(str(out), trace.rows, metas, attrs, options=storage_options)
+    try:
+        for first in range(0, trace.rows, ROWS):
+            frame = trace.tokens.iloc[first : first + ROWS]
+            codes = {c: frame[c].cat.codes if c == "phase" else frame[c] for c in COLUMNS}
+            columns = {c: v.to_numpy().astype(np.int32) for c, v in codes.items()}
+            writer.append(columns, {name: pack(next(stream)) for name, stream in streams.items()})
+            writer.commit()
+        writer.commit(status="complete", hash=content_hash(open_trace(str(out), storage_options)))
+    finally:
+        writer.close()
+    return open_trace(str(out), storage_options)
+
+
+def _draw(site: Site, density: float | None, rng: np.random.Generator, factors: int) -> Iterator[NDArray[np.bool_]]:
+    """Yield synthetic rows of one site, `ROWS` at a time."""
+    from scipy.special import ndtri
+
+    mask = site.mask(real_only=False)
+    m, k = mask.shape
+    # half an observation on either side keeps neurons that never or always fire off infinity
+    p = (neuron_counts(mask) + 0.5) / (m + 1)
+    loading, spread = _fit(site, factors)
+    skew = _token_skew(token_counts(mask), p)
+    noise = np.sqrt(np.maximum(1 - (loading**2).sum(axis=1), 0.05))
+    total = np.sqrt((loading**2).sum(axis=1) + noise**2 + spread**2)
+    cut = -ndtri(p) * total
+    if density is not None:
+        cut += _shift(cut / total, density) * total
+    for first in range(0, m, ROWS):
+        rows = min(ROWS, m - first)
+        shared = rng.standard_normal((rows, loading.shape[1])) @ loading.T
+        score = skew[first : first + rows, None] * spread + shared + noise * rng.standard_normal((rows, k))
+        yield score > cut
+
+
+def _fit(site: Site, factors: int) -> tuple[NDArray[np.float64], float]:
+    """Loadings (K, factors) from the leading axes of the correlation of up to `ROWS` rows, and the skew's spread."""
+    sample = next(site.mask(real_only=False).blocks(ROWS))
+    bits = unpack(sample, site.k).astype(np.float64)
+    spread = float(np.clip(np.std(bits.mean(axis=1)) / max(bits.mean() * (1 - bits.mean()), 1e-6), 0, 1))
+    if not factors or len(bits) < 2 * factors:
+        return np.zeros((site.k, 0)), spread
+    deviation = bits - bits.mean(axis=0) - (bits.mean(axis=1, keepdims=True) - bits.mean())
+    scale = np.maximum(bits.std(axis=0), 1e-6)
+    _, values, axes = np.linalg.svd(deviation / scale, full_matrices=False)
+    # sampling noise alone gives singular values up to sqrt(rows) + sqrt(K): only what stands above it is correlation
+    floor = np.sqrt(len(bits)) + np.sqrt(site.k)
+    strength = np.sqrt(np.maximum(values[:factors] ** 2 - floor**2, 0) / len(bits))
+    loading = axes[:factors].T * strength
+    size = np.sqrt((loading**2).sum(axis=1, keepdims=True))
+    return loading * np.minimum(1, 0.9 / np.maximum(size, 1e-9)), spread
+
+
+def _token_skew(ones: NDArray[np.int64], p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard scores of the tokens' counts, in the trace's own order: bursts stay where they were."""
+    spread = max(float(np.std(ones)), 1e-9)
+    return (ones - p.sum()) / spread
+
+
+def _shift(cut: NDArray[np.float64], density: float) -> float:
+    """Find the common shift of standardised thresholds that gives the wanted mean density, by bisection."""
+    from scipy.special import ndtr
+
+    low, high = -12.0, 12.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float(ndtr(-(cut + middle)).mean()) > density:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
