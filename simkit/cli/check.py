@@ -24,7 +24,7 @@ def validate(
     bundle: Annotated[str | None, typer.Option(help="GPU models against a stored bundle of this device.")] = None,
     arch: Annotated[list[str] | None, typer.Option("--arch", "-a", help="With --rtl: only these designs.")] = None,
     trace: Annotated[str | None, typer.Option(help="With --rtl: also the masks of this trace.")] = None,
-    vcd: Annotated[Path | None, typer.Option(help="With --rtl: FILE.vcd, or a folder for one waveform a design.")] = None,
+    vcd: Annotated[Path | None, typer.Option(help="With --rtl: FILE.vcd, or a folder of waveforms.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object a target, case, or set and model.")] = False,
 ) -> None:
     """Hold the models against published, measured and RTL ground truth; exit code 1 where RTL and kernel differ."""
