@@ -16,7 +16,7 @@ from hwmodels.mask import load
 from hwmodels.registry import Kernel, kernel_of, params_of
 
 ARCHS = list_archs()
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def known(name: str) -> tuple[Arch, Kernel]:
