@@ -176,7 +176,7 @@ def _energy(device: str, frame: pd.DataFrame) -> Rows:
 
 def _cpu(frame: pd.DataFrame) -> Rows:
     """Join the groups of shapes of a stored processor bundle and score them as a fresh measurement."""
-    from .measure.cpu import from_frames, score_cpu
+    from .measure.cpu_scores import from_frames, score_cpu
 
     groups = frame[frame["flaw"] == ""]
     columns = [name for name in groups.columns if name.startswith("shape_")]

@@ -6,199 +6,49 @@ Every row that is scored was kept out of the fit. Public files are recognised by
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hwmodels import Arch, load_arch
-from hwmodels.gpu import DataSheet, GemmModel, carry, fit, spread
+from hwmodels import Op, PackedMask, load_arch, load_table, simulate
 from hwmodels.gpu.energy import fit_energy
-from hwmodels.gpu.foils import calibrated_roofline, naive_roofline
 from hwmodels.gpu.sparse import bernoulli_runs, gated_mlp_seconds
-from hwmodels.kernels.gpu import GpuParams, model_of
-from hwmodels.registry import params_of
+from hwmodels.kernels.gpu import model_of
 
 from .errors import InputError
-from .measure.campaigns import gpu_devices
 from .measure.formats import import_file
 from .measure.scores import break_even, score
+from .validate_gemm import (
+    OPERAND_BYTES,
+    Rows,
+    data_sheet,
+    find_device,
+    gpu_params,
+    gpus,
+    held_out,
+    read_gemms,
+    validate_gemms,
+)
 
-Floats = NDArray[np.float64]
-Rows = list[dict[str, Any]]
+__all__ = [
+    "curve",
+    "data_sheet",
+    "find_device",
+    "gpu_params",
+    "gpus",
+    "joules_curve",
+    "predictions",
+    "table",
+    "validate_bundle",
+    "validate_device_cpu",
+    "validate_reference",
+]
 
-# Same device and shapes measured by another framework: mean |log ratio| 4-9 % (note beside the public GEMM sets).
-GEMM_FLOOR_PERCENT = (4.0, 9.0)
-OPERAND_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp32": 4.0, "fp8": 1.0, "int8": 1.0}
+TABLE = "default_45nm"
 CATS_WIDTHS = (4096, 14336)  # Mistral-7B's d_model and d_ff
-
-
-class GemmSet(NamedTuple):
-    """One file of measured GEMMs on one device."""
-
-    name: str
-    device: str
-    sheet: DataSheet
-    operand_bytes: float
-    mnk: NDArray[np.int64]
-    seconds: Floats
-    groups: list[str]
-
-
-def gpu_params(arch: Arch) -> GpuParams:
-    """Return a GPU arch's parameters.
-
-    Raises
-    ------
-    InputError
-        If the arch is no GPU.
-    """
-    if arch.kernel != "gpu":
-        raise InputError(f"arch '{arch.name}' runs kernel '{arch.kernel}', not 'gpu'; name one of {', '.join(gpus())}")
-    return GpuParams(*params_of(arch))
-
-
-def gpus() -> list[str]:
-    """Names of the archs that are GPUs."""
-    return gpu_devices()
-
-
-def data_sheet(arch: Arch) -> DataSheet:
-    """Pick the vendor's figures out of a GPU arch."""
-    params = gpu_params(arch)
-    return DataSheet(params.sms, arch.clock_hz, float(arch.memory.bandwidth.value), params.peak_flops)
-
-
-def find_device(stem: str) -> str:
-    """Find the GPU arch that a file name speaks of.
-
-    Raises
-    ------
-    InputError
-        If it names none.
-    """
-    words = stem.replace("-", "_").lower().split("_")
-    for name in sorted(gpus(), key=len, reverse=True):
-        short = name.removesuffix("_sxm").removesuffix("_64")
-        if short.split("_") == [w for w in words if w in short.split("_")] or short.replace("_", "") in words:
-            return name
-    raise InputError(f"file name '{stem}' names no known GPU; known: {', '.join(gpus())}")
-
-
-def read_gemms(path: Path) -> GemmSet:
-    """Read a file of measured GEMMs named ``gemm_<dtype>_<device>...``."""
-    table = import_file(path)
-    device = find_device(path.stem)
-    dtype = next((word for word in path.stem.split("_") if word in OPERAND_BYTES), "bf16")
-    sheet = data_sheet(load_arch(device))
-    size = OPERAND_BYTES[dtype]
-    models = [str(op).partition(":")[0] for op in table["op"]]
-    return GemmSet(
-        path.stem,
-        device,
-        sheet._replace(flops=sheet.flops * 2.0 / size),
-        size,
-        table[["m", "n", "k"]].to_numpy(np.int64),
-        table["seconds"].to_numpy(np.float64),
-        models,
-    )
-
-
-def _rows(
-    data: GemmSet,
-    name: str,
-    model: GemmModel,
-    fitted: NDArray[np.int64],
-    scored: NDArray[np.bool_],
-    source: GemmSet | None = None,
-) -> Rows:
-    """Ours and both rooflines on the scored rows; the calibrated roofline is fitted on the same rows as ours."""
-    base = source or data
-    known = calibrated_roofline(base.mnk[fitted], base.seconds[fitted], base.sheet, base.operand_bytes)
-    if source is not None:
-        known = known._replace(
-            flops=known.flops * data.sheet.flops / base.sheet.flops, dram=known.dram * data.sheet.dram / base.sheet.dram
-        )
-    shapes, measured = data.mnk[scored], data.seconds[scored]
-    predictions = {
-        "calibrated": model.predict(shapes),
-        "naive_roofline": naive_roofline(data.sheet).predict(shapes, data.operand_bytes),
-        "calibrated_roofline": known.predict(shapes, data.operand_bytes),
-    }
-    out = []
-    for label, seconds in predictions.items():
-        row = score(
-            name,
-            label,
-            seconds,
-            measured,
-            rows_fit=0 if label == "naive_roofline" else len(fitted),
-            tokens=shapes[:, 0],
-        )
-        out.append({**row, "quantity": "latency", "device": data.device, "floor_percent": GEMM_FLOOR_PERCENT})
-    return out
-
-
-def _own(data: GemmSet) -> tuple[Rows, GemmModel, NDArray[np.int64]]:
-    fitted = spread(data.mnk)
-    model = fit(data.mnk[fitted], data.seconds[fitted], data.sheet, operand_bytes=data.operand_bytes)
-    scored = np.ones(len(data.mnk), dtype=np.bool_)
-    scored[fitted] = False
-    return _rows(data, data.name, model, fitted, scored), model, fitted
-
-
-def _by_model(data: GemmSet) -> Rows:
-    """Leave each model of a layers' file out in turn: fit on the others, score on it."""
-    groups = np.array(data.groups)
-    out: Rows = []
-    for group in sorted(set(data.groups)):
-        scored = groups == group
-        others = np.flatnonzero(~scored)
-        if len(others) < 100:
-            continue
-        fitted = others[spread(data.mnk[others])]
-        model = fit(data.mnk[fitted], data.seconds[fitted], data.sheet, operand_bytes=data.operand_bytes)
-        out += _rows(data, f"{data.name} without {group}", model, fitted, scored)
-    return out
-
-
-def validate_gemms(paths: list[Path], *, by_model: bool = False) -> Rows:
-    """Score files of measured GEMMs, each on its own rows and carried to every other device by data sheet.
-
-    Parameters
-    ----------
-    paths : list of Path
-        Files that `read_gemms` takes.
-    by_model : bool
-        Also leave each model of a layers' file out in turn (a fit each).
-
-    Returns
-    -------
-    list of dict
-        As `validate_reference`.
-    """
-    rows: Rows = []
-    sets = [read_gemms(path) for path in paths]
-    fits = {}
-    for data in sets:
-        own, model, fitted = _own(data)
-        rows += own
-        fits[data.name] = (data, model, fitted)
-        if by_model and len(set(data.groups)) > 1:
-            rows += _by_model(data)
-    anchor = next((found for found in fits.values() if found[0].device == "h100_sxm"), None)
-    for data in sets if anchor else []:
-        assert anchor is not None
-        source, model, fitted = anchor
-        if data.device != source.device:
-            timing = carry(model.timing._replace(operand_bytes=data.operand_bytes), source.sheet, data.sheet)
-            same_chip = data.sheet.sms == source.sheet.sms
-            carried = GemmModel(timing, model.tile_family, model.correction if same_chip else None)
-            everything = np.ones(len(data.mnk), dtype=np.bool_)
-            rows += _rows(data, f"{data.name} carried from {source.name}", carried, fitted, everything, source)
-    return rows
 
 
 def validate_energy(path: Path) -> Rows:
@@ -226,8 +76,20 @@ def validate_energy(path: Path) -> Rows:
     return out
 
 
-def validate_sparse(path: Path) -> Rows:
-    """Score the speed-up of a gated MLP against density, predicted from the device's figures alone."""
+def curve(path: str | Path) -> pd.DataFrame:
+    """Speed-up of a gated MLP against density, for a figure.
+
+    Parameters
+    ----------
+    path : str or Path
+        File named ``sparse_mlp_<device>...``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        density, and the speed-up over dense: measured, calibrated, naive_roofline (bytes alone).
+    """
+    path = Path(path)
     table = import_file(path)
     arch = load_arch(find_device(path.stem))
     params = gpu_params(arch)
@@ -236,14 +98,28 @@ def validate_sparse(path: Path) -> Rows:
     dense = table[table["op"] == "gated_mlp_dense"]["seconds"].to_numpy(np.float64)
     sparse = table[table["op"] == "gated_mlp_sparse"]
     density = sparse["density"].to_numpy(np.float64)
-    measured = dense / sparse["seconds"].to_numpy(np.float64)
     d_model, d_ff = CATS_WIDTHS
     active = density * d_ff
     runs = bernoulli_runs(active, d_ff)
     dense_s, sparse_s = gated_mlp_seconds(active, runs, d_model, d_ff, model, params.page_bytes)
-    bytes_only = 3.0 / (1.0 + 2.0 * density)
+    return pd.DataFrame(
+        {
+            "density": density,
+            "measured": dense / sparse["seconds"].to_numpy(np.float64),
+            "calibrated": dense_s / sparse_s,
+            "naive_roofline": 3.0 / (1.0 + 2.0 * density),
+        }
+    )
+
+
+def validate_sparse(path: Path) -> Rows:
+    """Score the speed-up of a gated MLP against density, predicted from the device's figures alone."""
+    arch = load_arch(find_device(path.stem))
+    found = curve(path)
+    density, measured = found["density"].to_numpy(np.float64), found["measured"].to_numpy(np.float64)
     rows = []
-    for label, predicted in (("calibrated", dense_s / sparse_s), ("naive_roofline", bytes_only)):
+    for label in ("calibrated", "naive_roofline"):
+        predicted = found[label].to_numpy(np.float64)
         row = score(path.stem, label, predicted, measured, rows_fit=0)
         even = {"predicted": break_even(density, predicted), "measured": break_even(density, measured)}
         worst = 100 * float(np.abs(predicted / measured - 1).max())
@@ -284,12 +160,78 @@ def validate_reference(folder: str | Path, *, by_model: bool = False) -> Rows:
     }
     if not any(kinds.values()):
         raise InputError(f"{folder} holds no file named gemm_*, energy_* or sparse_mlp_* (.csv or .parquet)")
+    kinds = {kind: [path for path in paths if _known(path)] for kind, paths in kinds.items()}
     rows = validate_gemms(kinds["gemm"], by_model=by_model)
     for path in kinds["energy"]:
         rows += validate_energy(path)
     for path in kinds["sparse_mlp"]:
         rows += validate_sparse(path)
     return rows
+
+
+def _known(path: Path) -> bool:
+    """Whether a file names a known GPU; one that does not is left out aloud, the others are scored."""
+    try:
+        find_device(path.stem)
+    except InputError as error:
+        sys.stderr.write(f"left out: {error}\n")
+        return False
+    return True
+
+
+def joules_curve(arch_name: str, k: int, n: int, densities: Sequence[float], *, seed: int = 0) -> pd.DataFrame:
+    """Predict the joules of one token's down-projection against density, for a figure.
+
+    Parameters
+    ----------
+    arch_name : str
+        A GPU.
+    k, n : int
+        Reduction and outputs.
+    densities : sequence of float
+        Of Bernoulli masks.
+    seed : int
+        Of the masks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        density, seconds and joules with the fastest kernel and dense; joules are actions and idle power.
+    """
+    arch = load_arch(arch_name)
+    dense = arch.with_(policy="dense")
+    gpu_params(arch)
+    rows = []
+    for density in densities:
+        op = Op("down", 0, 1, k, n, activation=PackedMask.bernoulli(1, k, density, seed), batch=1)
+        row: dict[str, float] = {"density": density}
+        for label, chosen in (("", arch), ("dense_", dense)):
+            counts = simulate(op, chosen)
+            seconds = counts.latency_s(chosen.clock_hz)
+            actions = sum(count * load_table(TABLE).price(chosen, name).pj for name, count in counts.actions.items())
+            row[f"{label}seconds"] = seconds
+            row[f"{label}joules"] = actions * 1e-12 + seconds * float(chosen.static_power.value)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def predictions(path: str | Path) -> pd.DataFrame:
+    """Fit on part of a file of GEMMs and predict the rest, for a figure.
+
+    Parameters
+    ----------
+    path : str or Path
+        File named ``gemm_<dtype>_<device>...``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        m, n, k, measured and predicted seconds of the rows that were not fitted.
+    """
+    data = read_gemms(Path(path))
+    fitted, scored = held_out(data)
+    out = pd.DataFrame(data.mnk[scored], columns=["m", "n", "k"])
+    return out.assign(measured=data.seconds[scored], predicted=fitted.model.predict(data.mnk[scored]))
 
 
 def table(rows: Rows) -> pd.DataFrame:
@@ -321,7 +263,8 @@ def validate_device_cpu(*, budget_s: float = 50.0, seed: int = 0, threads: int |
     UnavailableError
         If the machine is too busy to measure on.
     """
-    from .measure.cpu import measure_cpu, score_cpu
+    from .measure.cpu import measure_cpu
+    from .measure.cpu_scores import score_cpu
 
     return score_cpu(measure_cpu(budget_s=budget_s, seed=seed, threads=threads))
 

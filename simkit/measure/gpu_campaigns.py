@@ -81,15 +81,13 @@ class GpuBench:
             self.nvml: NvmlMeter | None = NvmlMeter()
         except UnavailableError:
             self.nvml = None
+        self.shared = 0 if self.nvml is None else max(0, self.nvml.facts()["processes"] - 1)
 
     def facts(self) -> dict[str, Any]:
         """Provenance of the device."""
         if self.nvml is None:
             return {"gpu": self.torch.cuda.get_device_name(0), "nvml": "absent"}
-        facts = self.nvml.facts()
-        if facts["processes"] > 1:
-            facts["shared"] = f"{facts['processes']} processes use this GPU; its times are marked"
-        return facts
+        return self.nvml.facts()
 
     def measure(self, point: Point) -> Row:
         """Measure one point: seconds (median), raw repeats, state, and the flaw if it has one."""
@@ -107,7 +105,7 @@ class GpuBench:
         return {
             "seconds": float(np.median(raw)),
             "raw_seconds": raw,
-            "flaw": sane(raw, reading),
+            "flaw": f"GPU shared with {self.shared} other processes" if self.shared else sane(raw, reading),
             **_state(reading),
             **facts,
         }

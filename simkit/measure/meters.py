@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
@@ -253,6 +254,14 @@ class ReplayMeter:
             told = ", ".join(f"{name}={value}" for name, value in key.items())
             raise InputError(f"{len(found)} stored measurements match {told}; give columns that single one out")
         return found.iloc[0]
+
+
+def known_meters() -> dict[str, Any]:
+    """Meters by name: ours, and those of the entry-point group ``simkit.meters``."""
+    found: dict[str, Any] = {meter.name: meter for meter in (CudaMeter, NvmlMeter, ReplayMeter)}
+    for point in entry_points(group="simkit.meters"):
+        found[point.name] = point.load()
+    return found
 
 
 def _text(value: object) -> str:

@@ -72,17 +72,18 @@ def problem(
     InputError
         If the mask has another shape.
     """
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    generator = torch.Generator(device=device).manual_seed(seed)
     if mask is None:
-        mask = torch.rand((m, k), generator=generator) < density
+        mask = torch.rand((m, k), generator=generator, device=device) < density
+    mask = mask.to(device)
     if tuple(mask.shape) != (m, k):
         raise InputError(f"mask has shape {tuple(mask.shape)}, but M = {m}, K = {k}")
     if not bool(mask.any()):
         mask[0, 0] = True
-    value = torch.randn((m, k), generator=generator)
+    value = torch.randn((m, k), generator=generator, device=device)
     value = torch.where(value.abs() < 1e-2, torch.full_like(value, 0.5), value) * mask
-    weight = torch.randn((k, n), generator=generator) / k**0.5
-    return Problem(value.to(device, dtype), weight.to(device, dtype), mask.to(device))
+    weight = torch.randn((k, n), generator=generator, device=device) / k**0.5
+    return Problem(value.to(dtype), weight.to(dtype), mask)
 
 
 def _result(p: Problem) -> tuple[Tensor, Tensor]:
@@ -234,9 +235,10 @@ def _gate_up_gather(p: Problem) -> Variant:
     kernels = _triton()
     padded = _few_tokens(p, "gate_up_gather")
     m, d_ff, d_model = p.shape
-    generator = torch.Generator(device="cpu").manual_seed(d_ff + d_model)
-    hidden_in = torch.randn((m, d_model), generator=generator).to(p.x)
-    up = (torch.randn((d_ff, d_model), generator=generator) / d_model**0.5).to(p.x)
+    device = p.x.device
+    generator = torch.Generator(device=device).manual_seed(d_ff + d_model)
+    hidden_in = torch.randn((m, d_model), generator=generator, device=device).to(p.x)
+    up = (torch.randn((d_ff, d_model), generator=generator, device=device) / d_model**0.5).to(p.x)
     out, _ = _result(p)
     found = _compaction(p.x)
     hidden = torch.empty((m, d_ff), device=p.x.device, dtype=p.x.dtype)

@@ -11,9 +11,10 @@ import pytest
 from hwmodels.gpu.calibrate import predict_gathers
 from hwmodels.gpu.timing import TILE_FAMILIES, predict
 from simkit.errors import UnavailableError
-from simkit.measure import cpu
+from simkit.measure import cpu, cpu_scores
 from simkit.measure.bundle import write_bundle
-from simkit.measure.cpu import CpuMeasurement, DataSheet, cpu_start, dense_plan, gather_matmul, score_cpu, sparse_plan
+from simkit.measure.cpu import CpuMeasurement, dense_plan, gather_matmul, sparse_plan
+from simkit.measure.cpu_scores import DataSheet, cpu_start, score_cpu
 from simkit.validate_gpu import validate_bundle
 
 
@@ -39,7 +40,7 @@ def synthetic(noise: float, passes: int = 6) -> CpuMeasurement:
     timing = cpu_start(DataSheet(2, 2e9, 2e10, 1.5e11))
     dense, sparse = dense_plan(0, 150), sparse_plan(1, 150)
     dense_s = predict(np.array(dense), timing, TILE_FAMILIES["micro"])
-    sparse_s = predict_gathers(cpu._launches(sparse), timing, 500.0)
+    sparse_s = predict_gathers(cpu_scores._launches(sparse), timing, 500.0)
 
     def repeats(seconds: np.ndarray) -> np.ndarray:
         return seconds * (1 + rng.exponential(noise, (passes, len(seconds))))

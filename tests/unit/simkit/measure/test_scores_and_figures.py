@@ -17,7 +17,7 @@ from simkit.measure.bundle import write_bundle
 from simkit.measure.campaigns import gemm_points, sparse_points
 from simkit.measure.scores import break_even, score
 from simkit.measure.wheelhouse import PACKAGES, command
-from simkit.validate_gpu import find_device, gpus, validate_bundle, validate_reference
+from simkit.validate_gpu import find_device, gpus, joules_curve, validate_bundle, validate_reference
 
 
 def test_score_is_what_it_says() -> None:
@@ -73,6 +73,24 @@ def test_devices_are_found_in_file_names() -> None:
     assert find_device("sparse_mlp_l40s_mistral7b_fp32") == "l40s"
     with pytest.raises(InputError, match="names no known GPU"):
         find_device("gemm_bf16_mi300")
+
+
+def test_a_file_of_an_unknown_gpu_is_left_out_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gemm_bf16_mi300.csv").write_text("m,n,k,latency_ms\n1,128,128,0.01\n")
+    (tmp_path / "gemm_bf16_h200.csv").write_text("m,n,k,latency_ms\n1,128,512,0.0032\n16,4096,4096,0.012\n")
+    rows = validate_reference(tmp_path)
+    assert "left out: file name 'gemm_bf16_mi300' names no known GPU" in capsys.readouterr().err
+    assert {row["set"] for row in rows} == {"gemm_bf16_h200 carried from h100_sxm"}
+    ours = next(row for row in rows if row["model"] == "calibrated")
+    assert (ours["rows_fit"], ours["rows_scored"]) == (400, 2)
+    assert ours["mape_percent"] < 30
+
+
+def test_joules_fall_with_density_and_never_pass_dense() -> None:
+    found = joules_curve("h100_sxm", 11008, 4096, [0.05, 0.3, 1.0])
+    assert found["joules"].is_monotonic_increasing
+    assert (found["joules"] <= found["dense_joules"] * 1.001).all()
+    assert found["dense_joules"].nunique() == 1
 
 
 def test_validation_tells_what_is_missing(tmp_path: Path) -> None:
