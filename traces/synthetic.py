@@ -93,8 +93,8 @@ def _draw(site: Site, density: float | None, rng: np.random.Generator, factors: 
     m, k = mask.shape
     # half an observation on either side keeps neurons that never or always fire off infinity
     p = (neuron_counts(mask) + 0.5) / (m + 1)
-    loading, spread = _fit(site, factors)
-    skew = _token_skew(token_counts(mask), p)
+    loading = _loadings(site, factors)
+    skew, spread = _token_skew(token_counts(mask), p)
     noise = np.sqrt(np.maximum(1 - (loading**2).sum(axis=1), 0.05))
     total = np.sqrt((loading**2).sum(axis=1) + noise**2 + spread**2)
     cut = -ndtri(p) * total
@@ -107,13 +107,12 @@ def _draw(site: Site, density: float | None, rng: np.random.Generator, factors: 
         yield score > cut
 
 
-def _fit(site: Site, factors: int) -> tuple[NDArray[np.float64], float]:
-    """Loadings (K, factors) from the leading axes of the correlation of up to `ROWS` rows, and the skew's spread."""
+def _loadings(site: Site, factors: int) -> NDArray[np.float64]:
+    """Loadings (K, factors) from the leading axes of the correlation of up to `ROWS` rows."""
     sample = next(site.mask(real_only=False).blocks(ROWS))
     bits = unpack(sample, site.k).astype(np.float64)
-    spread = float(np.clip(np.std(bits.mean(axis=1)) / max(bits.mean() * (1 - bits.mean()), 1e-6), 0, 1))
     if not factors or len(bits) < 2 * factors:
-        return np.zeros((site.k, 0)), spread
+        return np.zeros((site.k, 0))
     deviation = bits - bits.mean(axis=0) - (bits.mean(axis=1, keepdims=True) - bits.mean())
     scale = np.maximum(bits.std(axis=0), 1e-6)
     _, values, axes = np.linalg.svd(deviation / scale, full_matrices=False)
@@ -122,13 +121,21 @@ def _fit(site: Site, factors: int) -> tuple[NDArray[np.float64], float]:
     strength = np.sqrt(np.maximum(values[:factors] ** 2 - floor**2, 0) / len(bits))
     loading = axes[:factors].T * strength
     size = np.sqrt((loading**2).sum(axis=1, keepdims=True))
-    return loading * np.minimum(1, 0.9 / np.maximum(size, 1e-9)), spread
+    return loading * np.minimum(1, 0.9 / np.maximum(size, 1e-9))
 
 
-def _token_skew(ones: NDArray[np.int64], p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard scores of the tokens' counts, in the trace's own order: bursts stay where they were."""
-    spread = max(float(np.std(ones)), 1e-9)
-    return (ones - p.sum()) / spread
+def _token_skew(ones: NDArray[np.int64], p: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Standard scores of the tokens' counts, in the trace's own order, and how far one moves a neuron's score.
+
+    A small common move d of every score changes a row's count by d times the sum of the normal densities at the
+    thresholds; independent neurons alone would spread it by the sum of p (1 - p).
+    """
+    from scipy.special import ndtri
+
+    slope = float(np.exp(-0.5 * ndtri(p) ** 2).sum() / np.sqrt(2 * np.pi))
+    variance = max(float(np.var(ones)) - float((p * (1 - p)).sum()), 0.0)
+    spread = min(1.0, np.sqrt(variance) / max(slope, 1e-9))
+    return (ones - p.sum()) / max(float(np.std(ones)), 1e-9), spread
 
 
 def _shift(cut: NDArray[np.float64], density: float) -> float:
