@@ -186,7 +186,7 @@ def _eie_power() -> Row:
     busy = simulate(Op("x", 0, 8, 4096, 4096, PackedMask.bernoulli(8, 4096, 0.35, 1), OnesMask(4096, 4096)), arch)
     work = {name: count for name, count in busy.actions.items() if name.startswith(("mac", "pe"))}
     on_chip_pj = sum(count * table.price(arch, name).pj for name, count in work.items())
-    watts = on_chip_pj * 1e-12 / busy.latency_s(arch.clock_hz) + float(arch.static_power.value)
+    watts = on_chip_pj * 1e-12 / (busy.cycles / arch.clock_hz) + float(arch.static_power.value)
     reason = "PEs all busy; the paper's blocks add up to it"
     return _row("EIE chip at work, W", "eie", "han2016eie", 0.59, round(watts, 3), (-0.05, 0.05), reason)
 
