@@ -49,6 +49,12 @@ def test_generic_rows_restate_their_sources() -> None:
     )
 
 
+def test_measured_overhead_is_that_of_the_gates() -> None:
+    gates = load_table("gates_osu018")
+    slot = gates.row("gates.tensordash_pe_d100").energy.value - gates.row("gates.dense_pe_d100").energy.value
+    assert DEFAULT.row("tensordash.slot_overhead").energy.value == pytest.approx(slot, rel=0.1)
+
+
 def test_cacti_scales_as_the_fit_says_within_a_factor_of_two() -> None:
     # two independent sources for the same step: CACTI's own 22 nm, and the 45 nm figure scaled
     for size, width in (("8KB", 64), ("64KB", 128), ("256KB", 256)):
