@@ -16,6 +16,8 @@ TITLES = {
     "cnvlutin_lanes": "Cnvlutin",
     "dense_mac": "dense, one MAC",
     "sparten_cluster": "SparTen, weights half zero",
+    "eie_pe": "EIE, weights 10 %",
+    "dense_mac_16": "dense, one 16-bit MAC",
 }
 PANEL = ("dense_pe", "tensordash_pe", "cnvlutin_lanes")
 

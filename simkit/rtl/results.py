@@ -15,14 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from hwmodels.scaling import energy_factor
+
 from . import power
+from .gate_designs import GATE_DESIGNS
 from .opensta import opensta_power_w
-from .synth import GATE_DESIGNS, LIBERTY, cell_library, synth, synthesise, yosys_version
+from .synth import LIBERTY, cell_library, synth, synthesise, yosys_version
 from .tools import SOURCES
 
 RESULTS = SOURCES / "results" / "gates_osu018.json"
 TABLE = SOURCES.parents[1] / "tables" / "gates_osu018.yaml"
 NODE_NM, SUPPLY_V = 180, power.SUPPLY_V
+NODES_NM = (65, 45, 28, 16, 7)
+TABLED = (0.1, 0.3, 0.5, 1.0)
 # joules of such a flow, without wires and glitches and with another library, are good to about this
 SHARE_UNSURE = 0.35
 LEFT_OUT = "wires, glitches, SRAM, clock-tree buffers"
@@ -51,6 +56,7 @@ def collect(seed: int = 0) -> dict[str, Any]:
         "stimulus": {"traces": 64, "seed": seed, "activations": "i.i.d. 8 bit", "weights": "dense uniform 8 bit"},
         "rows": rows,
         "break_even": break_even(rows),
+        "scaled": scaled(rows),
         "opensta": [check for check in checks if check is not None],
     }
 
@@ -75,6 +81,29 @@ def _check(name: str) -> dict[str, Any] | None:
     return {"design": name, "activity": STA_ACTIVITY, "period_ns": STA_PERIOD_NS} | {
         key: _rounded(value) for key, value in figures.items()
     }
+
+
+def scaled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Energy of a MAC slot at other nodes, after Stillmaker and Baas, with the range of the flow.
+
+    Returns
+    -------
+    list of dict
+        ``design, density, node_nm, mac_slot_pj, low_pj, high_pj`` at each node's nominal supply.
+    """
+    return [
+        {
+            "design": row["design"],
+            "density": row["density"],
+            "node_nm": node,
+            "mac_slot_pj": _rounded(pj := row["mac_slot_pj"] * energy_factor(NODE_NM, node)),
+            "low_pj": _rounded(pj * (1 - SHARE_UNSURE)),
+            "high_pj": _rounded(pj * (1 + SHARE_UNSURE)),
+        }
+        for row in rows
+        if row["density"] in TABLED
+        for node in NODES_NM
+    ]
 
 
 def break_even(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,7 +172,7 @@ def energy_table(results: dict[str, Any]) -> str:
         _row("tensordash.slot_overhead", skip, "a TensorDash slot less a dense one, both at density 1"),
     ]
     for (design, density), value in slot.items():
-        if density in (0.1, 0.3, 0.5, 1.0):
+        if density in TABLED:
             lines.append(
                 _row(f"gates.{design}_d{round(100 * density)}", value, f"per dense MAC slot at density {density:g}")
             )

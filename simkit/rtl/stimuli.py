@@ -6,14 +6,14 @@ what the design must answer. Activations are i.i.d. non-zero with the given dens
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .gatesim import LANES as TRACES
+from .gatesim import LANES
 
+TRACES = LANES
 Bits = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 SETTLE = 8
@@ -241,15 +241,25 @@ def cnvlutin(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
 
 
 CHUNK, CHUNKS, CUS = 128, 2, 2
-WEIGHT_DENSITY = 0.5
+WEIGHT_DENSITY, EIE_WEIGHT_DENSITY = 0.5, 0.1
 
 
 def dense_mac(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
-    """One multiplier, an operand pair in every cycle; half the weights are zero, as for its skipping twin."""
+    """One 8-bit multiplier, an operand pair in every cycle; half the weights are zero, as for its skipping twin."""
     a = activations((TRACES, cycles, 1), density, rng)
-    b = activations((TRACES, cycles, 1), WEIGHT_DENSITY, rng)
+    return _one_mac(density, a, activations(a.shape, WEIGHT_DENSITY, rng), 8, rng)
+
+
+def dense_mac_16(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
+    """One 16-bit multiplier at weights of which 10 % are not zero, as for its skipping twin."""
+    a = activations((TRACES, cycles, 1), density, rng) * 257
+    return _one_mac(density, a, activations(a.shape, EIE_WEIGHT_DENSITY, rng) * 32, 16, rng)
+
+
+def _one_mac(density: float, a: Ints, b: Ints, width: int, rng: np.random.Generator) -> Stimulus:
+    cycles = a.shape[1]
     wide = dense_pe(density, cycles, rng)
-    inputs = wide.inputs | {"in_a": _flat(a, 8), "in_b": _flat(b, 8)}
+    inputs = wide.inputs | {"in_a": _flat(a, width), "in_b": _flat(b, width)}
     done = wide.expected["out_valid"][0][..., 0]
     return Stimulus(inputs, _when_valid(done, _sums(a[:, 1:], b[:, 1:])), TRACES * (cycles - SETTLE))
 
@@ -315,14 +325,3 @@ def sparten(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
         },
         int(barrier[:, SETTLE:].sum()) * CUS * CHUNKS * CHUNK,
     )
-
-
-STIMULI: dict[str, Callable[[float, int, np.random.Generator], Stimulus]] = {
-    "dense_pe": dense_pe,
-    "tensordash_pe": tensordash,
-    "cnvlutin_lanes": cnvlutin,
-    "dense_systolic_pe": dense_systolic_pe,
-    "systolic_pe": systolic_pe,
-    "dense_mac": dense_mac,
-    "sparten_cluster": sparten,
-}
