@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from hwmodels.registry import kernels
 from simkit.cite import bibliography
 from simkit.evidence import design_status, published_rows
 
+HERE = Path(__file__).resolve().parent
 FAMILIES = {
     "gpu": "GPUs",
     "systolic": "Dense arrays",
@@ -221,6 +223,80 @@ def validation() -> str:
         by_source.setdefault(row["source"], []).append(row)
     for key, part in by_source.items():
         parts.append(f"## {title_of(key)}\n\n{source(key)}\n\n{checks(part)}")
+    parts += [measured(), gates()]
+    return "\n".join(parts)
+
+
+def measured() -> str:
+    """Return how the GPU model fares on measurements, public ones and this project's bundles."""
+    from simkit.measure.bundle import FOLDER
+    from simkit.validate_bundle import validate_bundle
+
+    parts = [
+        "## GPU model against measurements\n",
+        "Rows are split by shape, model or device before anything is fitted; *scored* rows were never fitted. The "
+        "rooflines are what a simpler model reaches on the same rows.\n",
+        "### Public measurements\n\n`simkit validate --reference FOLDER`\n",
+        scores(json.loads((HERE / "results" / "gpu_public.json").read_text(encoding="utf-8"))),
+    ]
+    devices = sorted(path.name for path in FOLDER.iterdir() if path.is_dir()) if FOLDER.is_dir() else []
+    for device in devices:
+        parts.append(f"### Own measurements: {device}\n\n`simkit validate --bundle {device}`\n")
+        parts.append(scores(validate_bundle(device)))
+    return "\n".join(parts)
+
+
+def scores(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a table of errors."""
+    heads = ["set", "model", "quantity", "fitted", "scored", "mean error (%)", "90th percentile (%)", "bias (%)"]
+    body = [
+        [
+            escape(row["set"]),
+            escape(row["model"].replace("_", " ")),
+            row.get("quantity", ""),
+            row["rows_fit"],
+            row["rows_scored"],
+            *(f"{row[name]:.1f}" for name in ("mape_percent", "p90_percent", "bias_percent")),
+        ]
+        for row in rows
+    ]
+    return table(heads, body)
+
+
+def gates() -> str:
+    """Return the gate-level results: what skipping costs in logic, and below which density it pays."""
+    from simkit.rtl.results import load_results
+
+    found = load_results()
+    library = found["library"]
+    parts = [
+        "## Gates\n",
+        f"RTL synthesised to {library['node_nm']} nm cells, energy from simulated toggles "
+        f"({found['stimulus']['activations']} activations, {found['stimulus']['weights']} weights). Left out: "
+        f"{found['left_out']}. `simkit synth` makes it.\n",
+    ]
+    heads = ["design", "cells", "area (µm²)", "critical path (ns)"]
+    densities = sorted({row["density"] for row in found["rows"]})
+    heads += [f"pJ per MAC slot at density {density:g}" for density in densities]
+    body = []
+    for name in dict.fromkeys(row["design"] for row in found["rows"]):
+        rows = {row["density"]: row for row in found["rows"] if row["design"] == name}
+        first = next(iter(rows.values()))
+        at = [f"{rows[d]['mac_slot_pj']:.1f}" if d in rows else None for d in densities]
+        body.append([f"`{name}`", first["cells"], f"{first['area_um2']:,.0f}", f"{first['critical_path_ns']:.2f}", *at])
+    parts.append(table(heads, body))
+    crossings = [
+        [
+            f"`{row['design']}`",
+            f"`{row['twin']}`",
+            f"{row['density']:.2f}",
+            f"{row['area_overhead']:.1%}",
+            None if row["published_area_overhead"] is None else f"{row['published_area_overhead']:.2%}",
+        ]
+        for row in found["break_even"]
+    ]
+    parts.append("Below this density the design takes less energy a MAC than its dense twin:\n")
+    parts.append(table(["design", "dense twin", "density", "area overhead", "published (with memory)"], crossings))
     return "\n".join(parts)
 
 
