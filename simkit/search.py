@@ -301,6 +301,8 @@ def _optimize(optuna: Any, study: Any, objective: Objective, goal: int, progress
 
 def _study(optuna: Any, spec: SearchSpec, plan: Plan, url: str, helper: int) -> Any:
     """Open the study, or make it; refuse one of another space."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     identity = key_of(
         [trace.hash for trace in plan.traces],
         [[variants.arch.hash, variants.groups] for variants in plan.variants],
@@ -318,7 +320,7 @@ def _study(optuna: Any, spec: SearchSpec, plan: Plan, url: str, helper: int) -> 
         )
     except ImportError as error:
         raise UnavailableError(f"the database {url} needs a driver: {error}") from None
-    except optuna.exceptions.StorageInternalError as error:
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
         raise UnavailableError(f"cannot open the database {url}: {str(error).splitlines()[0]}") from None
     there = study.user_attrs.get("identity", identity)
     if there != identity or len(study.directions) != len(spec.objectives):

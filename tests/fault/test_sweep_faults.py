@@ -45,8 +45,10 @@ class Machines:
     def address(self) -> str:
         return f"tls://127.0.0.1:{self.port}"
 
-    def cluster(self, return_s: float = 60.0) -> Cluster:
-        return Cluster(self.address, **{name: str(path) for name, path in self.files.items()}, return_s=return_s)
+    def cluster(self, return_s: float = 90.0) -> Cluster:
+        files = {name: str(path) for name, path in self.files.items()}
+        # a loaded machine takes its time to start a scheduler
+        return Cluster(self.address, **files, connect_s=90.0, return_s=return_s)
 
     def _run(self, module: str, *args: str) -> subprocess.Popen[bytes]:
         tls = ["--tls-ca-file", str(self.files["ca"]), "--tls-cert", str(self.files["cert"])]
