@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hwmodels import InputError, Mask, OnesMask, PackedMask
+from hwmodels.kernels.outputs import grouped_tiles, needed_tiles
 from hwmodels.kernels.rows import group_starts, grouped_blocks
 from hwmodels.kernels.tally import (
     column_counts,
@@ -116,3 +117,27 @@ def test_groups_never_cross_a_launch(m: int, batch: int, rows: int) -> None:
     pieces = list(grouped_blocks(mask, starts))
     assert (np.concatenate([words for words, _ in pieces]) == mask.words).all()
     assert sum(len(local) - 1 for _, local in pieces) == len(starts) - 1
+
+
+@ANY_TIME
+@given(dense=hnp.arrays(np.bool_, st.tuples(st.integers(1, 8), st.integers(60, 140))), width=st.integers(1, 90))
+def test_needed_tiles(dense: np.ndarray, width: int) -> None:
+    m, n = dense.shape
+    op = Op("x", 0, m, 8, n, output=PackedMask.from_bool(dense))
+    firsts = range(0, n, width)
+    expected = np.array([[row[first : first + width].any() for first in firsts] for row in dense])
+    sizes = np.array([min(width, n - first) for first in firsts])
+    tiles, outputs = needed_tiles(op, width)
+    assert (tiles == expected.sum(axis=1)).all()
+    assert (outputs == (expected * sizes).sum(axis=1)).all()
+    starts = group_starts(op, 3)
+    grouped = grouped_tiles(op.output, starts, width)
+    assert (grouped == np.logical_or.reduceat(expected, starts[:-1], axis=0)).all()
+
+
+def test_tile_that_ends_one_short_of_a_word() -> None:
+    # element 63 belongs to the second tile alone
+    dense = np.zeros((1, 126), dtype=bool)
+    dense[0, 63] = True
+    tiles, outputs = needed_tiles(Op("x", 0, 1, 8, 126, output=PackedMask.from_bool(dense)), 63)
+    assert (int(tiles[0]), int(outputs[0])) == (1, 63)
