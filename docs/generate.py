@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -19,9 +18,8 @@ import hwmodels
 from hwmodels.config import packaged
 from hwmodels.registry import kernels
 from simkit.cite import bibliography
-from simkit.evidence import design_status, published_rows
+from simkit.evidence import design_status, measured_rows, published_rows
 
-HERE = Path(__file__).resolve().parent
 FAMILIES = {
     "gpu": "GPUs",
     "systolic": "Dense arrays",
@@ -100,7 +98,7 @@ def accelerator_index() -> str:
         for arch in (one for one in archs if family(one) == heading):
             status = design_status(arch.name)
             rows.append([f"[{arch.name}]({arch.name}.md)", escape(arch.title), source(arch.source), verdict(status)])
-        parts.append(f"## {heading}\n\n{table(['name', 'design', 'source', 'published figures held'], rows)}")
+        parts.append(f"## {heading}\n\n{table(['name', 'design', 'source', 'held against'], rows)}")
     toc = "\n".join(arch.name for arch in archs)
     parts.append(f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n\n{toc}\n```\n")
     return "\n".join(parts)
@@ -109,7 +107,7 @@ def accelerator_index() -> str:
 def verdict(status: dict[str, Any]) -> str:
     """Say how a design's checks came out."""
     if not status["checks"]:
-        return "none"
+        return status["measured"] or "none"
     parts = [(status["exact"], "exact"), (status["within"], "within band"), (status["off"], "off")]
     return ", ".join(f"{count} {name}" for count, name in parts if count)
 
@@ -140,8 +138,9 @@ def accelerator(name: str) -> str:
                 for key, act in arch.actions.items()
             ],
         ),
-        "## Published figures held against it\n",
+        "## What it was held against\n",
         checks([row for row in published_rows() if row["arch"] == name], with_arch=False),
+        *([scores(own)] if (own := [row for row in measured_rows() if row["device"] == name]) else []),
     ]
     return "\n".join(parts)
 
@@ -237,7 +236,7 @@ def measured() -> str:
         "Rows are split by shape, model or device before anything is fitted; *scored* rows were never fitted. The "
         "rooflines are what a simpler model reaches on the same rows.\n",
         "### Public measurements\n\n`simkit validate --reference FOLDER`\n",
-        scores(json.loads((HERE / "results" / "gpu_public.json").read_text(encoding="utf-8"))),
+        scores(measured_rows()),
     ]
     devices = sorted(path.name for path in FOLDER.iterdir() if path.is_dir()) if FOLDER.is_dir() else []
     for device in devices:

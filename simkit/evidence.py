@@ -1,10 +1,11 @@
-"""What speaks for each design: its checks against published figures, computed once for each state of the kernels."""
+"""What speaks for each design: checks against published figures, and errors on measurements by others."""
 
 from __future__ import annotations
 
 import json
 import os
 from functools import lru_cache
+from importlib import resources
 from typing import Any
 
 from .provenance import model_sources
@@ -41,6 +42,28 @@ def published_rows() -> list[Row]:
     return rows
 
 
+@lru_cache(maxsize=1)
+def measured_rows() -> list[Row]:
+    """Errors of the GPU model on public measurements, as ``simkit validate --reference FOLDER --json`` printed them.
+
+    Returns
+    -------
+    list of dict
+        Keys set, model, quantity, device, rows_fit, rows_scored, mape_percent, p90_percent, bias_percent.
+    """
+    text = resources.files("simkit").joinpath("results/gpu_public.json").read_text(encoding="utf-8")
+    rows: list[Row] = json.loads(text)
+    return rows
+
+
+def _measured(name: str) -> str:
+    rows = [row for row in measured_rows() if row["device"] == name and row["model"] == "calibrated"]
+    return "; ".join(
+        f"{row['quantity']} of {row['rows_scored']:,} rows of {row['set']}: mean error {row['mape_percent']:.1f} %"
+        for row in rows
+    )
+
+
 def design_status(name: str) -> Row:
     """Summarise the checks of one design.
 
@@ -52,7 +75,8 @@ def design_status(name: str) -> Row:
     Returns
     -------
     dict
-        checks, exact, within, off (counts), worst (largest error, %), note.
+        checks, exact, within, off (counts), worst (largest error, %), note; measured says how far the model was off on
+        measurements by others, where there are any.
     """
     rows = [row for row in published_rows() if row["arch"] == name and row["verdict"] != "skipped"]
     if not rows:
@@ -62,7 +86,8 @@ def design_status(name: str) -> Row:
             "within": 0,
             "off": 0,
             "worst": None,
-            "note": "no published figure is held against this configuration",
+            "measured": _measured(name),
+            "note": "" if _measured(name) else "no published or measured figure is held against this configuration",
         }
     count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("exact", "within band", "off")}
     worst = max(rows, key=lambda row: abs(row["error"]))
@@ -72,5 +97,6 @@ def design_status(name: str) -> Row:
         "within": count["within band"],
         "off": count["off"],
         "worst": 100 * abs(worst["error"]),
+        "measured": _measured(name),
         "note": f"largest at: {worst['target']}" if worst["error"] else "",
     }

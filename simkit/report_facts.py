@@ -56,6 +56,7 @@ CHECKS = {
     "within": "within band",
     "off": "off",
     "worst": "largest error (%)",
+    "measured": "on measurements by others",
     "note": "note",
 }
 

@@ -76,6 +76,14 @@ def test_checks_of_a_design() -> None:
     assert simkit.evidence.design_status("cnvlutin")["checks"] == 0
 
 
+def test_a_gpus_errors_on_measurements_are_told() -> None:
+    status = simkit.evidence.design_status("h100_sxm")
+    best = next(r for r in simkit.evidence.measured_rows() if r["device"] == "h100_sxm" and r["model"] == "calibrated")
+    assert f"mean error {best['mape_percent']:.1f} %" in status["measured"]
+    assert best["rows_scored"] > 0
+    assert simkit.evidence.design_status("eie")["measured"] == ""
+
+
 def test_traces_appear_once_with_what_was_measured() -> None:
     rows, _ = trace_rows(plain_result())
     assert rows["name"].tolist() == ["lora", "relu"]
