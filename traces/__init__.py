@@ -22,7 +22,7 @@ _HOME = {
     "StorageError": "errors",
     "TraceError": "errors",
     "OpSpec": "ops",
-    "Site": "trace",
+    "Site": "masks",
     "Trace": "trace",
     "Tuning": "tuning",
     "TuneResult": "tuning",
@@ -57,12 +57,12 @@ if TYPE_CHECKING:
     from .errors import NumericError as NumericError
     from .errors import StorageError as StorageError
     from .errors import TraceError as TraceError
+    from .masks import Site as Site
     from .models import list_models as list_models
     from .models import load_model as load_model
     from .ops import OpSpec as OpSpec
     from .recorder import record as record
     from .synthetic import synthesise as synthesise
-    from .trace import Site as Site
     from .trace import Trace as Trace
     from .trace import open_trace as open_trace
     from .tuning import TuneResult as TuneResult

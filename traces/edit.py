@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from .errors import InputError, did_you_mean
 from .files import write_atomic
+from .masks import BLOCK_ROWS
 from .ops import OpSpec
 from .pack import Words
 from .store import COLUMNS, Writer
-from .trace import BLOCK_ROWS, Trace, content_hash, open_trace
+from .trace import Trace, content_hash, open_trace
 
 FORMATS = ("npz", "npy", "scalesim", "sparseloop")
 FRESH = ("status", "rows", "capacity", "sites", "ones", "files", "checksum", "owner", "schema", "hash", "plan")

@@ -123,6 +123,21 @@ def load_tokenizer(name: str) -> Any:
     return _guarded(name, lambda: AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=False))
 
 
+def default_task(name: str) -> str:
+    """Return what a model is for: a packaged one's task, else what its configuration's architecture says."""
+    if name in MODELS:
+        return MODELS[name].task
+    kinds = {
+        "ForCausalLM": "causal-lm",
+        "LMHeadModel": "causal-lm",
+        "ForSequenceClassification": "classification",
+        "ForConditionalGeneration": "seq2seq",
+        "ForImageClassification": "image-classification",
+    }
+    architectures = getattr(load_config(name), "architectures", None) or [""]
+    return next((task for ending, task in kinds.items() if architectures[0].endswith(ending)), "features")
+
+
 def load_model(name: str, task: str = "classification", labels: int = 2, seed: int = 0, **config: Any) -> Any:
     """Load a model in float32, in evaluation mode.
 

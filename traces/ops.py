@@ -171,3 +171,26 @@ def expand(templates: Iterable[Template], shapes: Sequence[tuple[int, int]], pas
                 replace(empty, m=m, k=k, n=n, repeat=repeat, tokens_per_pass=m) for (m, k, n), repeat in sizes.items()
             ]
     return [spec for spec in specs if spec.m and spec.repeat]
+
+
+def join(prefill: Sequence[OpSpec], decode: Sequence[OpSpec]) -> list[OpSpec]:
+    """Join the ops of two phases: where both read the same weights their rows are summed, others are listed apart."""
+    if not prefill or not decode:
+        return [*prefill, *decode]
+    waiting: dict[tuple[object, ...], list[OpSpec]] = {}
+    for op in decode:
+        waiting.setdefault(_identity(op), []).append(op)
+    joined = []
+    for op in prefill:
+        same = waiting.get(_identity(op))
+        if same and (op.has_weight or op.kind == "vector"):
+            other = same.pop(0)
+            passes = round(op.m / op.tokens_per_pass) + round(other.m / other.tokens_per_pass)
+            op = replace(op, m=op.m + other.m, tokens_per_pass=max(1, round((op.m + other.m) / passes)))
+        joined.append(op)
+    return joined + [op for rest in waiting.values() for op in rest]
+
+
+def _identity(op: OpSpec) -> tuple[object, ...]:
+    rows = 0 if op.has_weight or op.kind == "vector" else op.m
+    return (op.op, op.layer, op.kind, rows, op.k, op.n, op.input_site, op.weight_bytes)

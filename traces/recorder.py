@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .batches import Batch, collate, encode, padding_token, sorted_order
 from .data import Split, load_data
 from .errors import InputError, NumericError
-from .models import load_model, load_tokenizer
+from .folder import Folder
+from .models import default_task, load_model, load_tokenizer
+from .passes import decode_probe, prompt_probe, run_batch
 from .probe import probe_ops
 from .provenance import provenance
 from .sites import MLPSite, find_sites, gate_sites
@@ -42,6 +41,8 @@ def record(
     batch_size: int = 32,
     max_length: int = 64,
     merge: bool = True,
+    task: str | None = None,
+    new_tokens: int = 0,
     thresholds: Sequence[float] = (),
     int8: bool = False,
     histogram: bool = False,
@@ -70,6 +71,10 @@ def record(
         Sequences in a forward pass, and tokens kept of each.
     merge : bool
         Fold adapters into the weights; otherwise their GEMMs are among the ops.
+    task : str, optional
+        Which head to load (`traces.models.TASKS`); the tuning's or the model's own by default.
+    new_tokens : int
+        Passes that decode one token a sequence with a KV cache, after the prompt's; for causal language models.
     thresholds : sequence of float
         Also record where ``|a|`` exceeds each.
     int8 : bool
@@ -103,12 +108,16 @@ def record(
     content = load_data(data, text=text or "text", label=label or ("label" if text is None else None))
     if limit < 1 or limit > len(content.test):
         raise InputError(f"--limit {limit}: data set '{data}' has {len(content.test)} held-out sequences")
+    if new_tokens < 0:
+        raise InputError(f"new_tokens {new_tokens}: must not be negative")
     split = content.test.head(limit)
     facts: dict[str, Any] = {
         "model": {"name": model},
         "data": {"name": data, "split": "held-out", "sequences": limit, "max_length": max_length},
         "batch_size": batch_size,
         "merged": merge,
+        "task": _task(model, adapter, task, new_tokens),
+        "new_tokens": new_tokens,
         "variants": parse_variants(thresholds, int8),
         "histograms": {} if histogram else None,
     }
@@ -139,7 +148,10 @@ class _Session:
         self.pad = padding_token(tokenizer)
         self.adapter, self.patterns = adapter, sites
         self.order = sorted_order([len(t) for t in self.tokens], facts["batch_size"])
-        self.capacity = sum(len(rows) * max(len(self.tokens[r]) for r in rows) for rows in self.order)
+        self.new_tokens = int(facts["new_tokens"])
+        self.capacity = sum(
+            len(rows) * (max(len(self.tokens[r]) for r in rows) + self.new_tokens) for rows in self.order
+        )
         self.plan = self._plan_key()
 
     def _plan_key(self) -> str:
@@ -157,8 +169,10 @@ class _Session:
         sites = find_sites(model, self.patterns)
         attrs = {}
         if done is None:
-            templates = probe_ops(model, [self._probe(model, *shape) for shape in PROBES], PROBES, sites)
-            attrs = self._attrs(model, [t.to_dict() for t in templates])
+            attrs = self._attrs(model)
+            for key, probe in (("ops", prompt_probe), ("ops_decode", decode_probe))[: 1 + bool(self.new_tokens)]:
+                templates = probe_ops(model, [probe(model, *shape) for shape in PROBES], PROBES, sites)
+                attrs[key] = squeeze([t.to_dict() for t in templates])
         sites += gate_sites(sites)
         variants = self.facts["variants"]
         metas = [
@@ -175,8 +189,6 @@ class _Session:
 
     def _already(self) -> Trace | None:
         """Return the trace that is there, if it is this one."""
-        from .store import Folder
-
         if Folder(self.out, self.options).read("zarr.json") is None:
             return None
         root = read_root(Folder(self.out, self.options))
@@ -186,12 +198,12 @@ class _Session:
 
     def _load(self) -> Any:
         if self.adapter is None:
-            return load_model(self.facts["model"]["name"])
+            return load_model(self.facts["model"]["name"], self.facts["task"])
         from .tuning.result import load_tuned
 
         return load_tuned(self.adapter, merge=self.facts["merged"])[0]
 
-    def _attrs(self, model: Any, ops: list[dict[str, Any]]) -> dict[str, Any]:
+    def _attrs(self, model: Any) -> dict[str, Any]:
         config = model.config
         measured = self.tuned["measurements"] if self.tuned else {}
         return self.facts | {
@@ -202,16 +214,9 @@ class _Session:
             "provenance": provenance(measured.get("provenance", {}).get("seed")),
             "synthetic": False,
             "plan": self.plan,
-            "ops": squeeze(ops),
             "next_batch": 0,
             "recorder": {"forward_seconds": 0.0, "hook_seconds": 0.0},
         }
-
-    def _probe(self, model: Any, batch: int, length: int) -> Any:
-        import torch
-
-        ids = torch.ones((batch, length), dtype=torch.long)
-        return lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
     def _forward(self, model: Any, sites: list[MLPSite], writer: Writer) -> None:
         import torch
@@ -231,14 +236,15 @@ class _Session:
         )  # fmt: skip
         try:
             for index in range(first, len(self.order)):
-                batch = collate(self.tokens, self.order[index], self.pad)
+                side = "left" if self.new_tokens else "right"
+                batch = collate(self.tokens, self.order[index], self.pad, side)
                 began, hooked = time.perf_counter(), tap.seconds
                 with torch.inference_mode():
-                    model(**batch.inputs)
+                    for columns in run_batch(model, batch, index, self.new_tokens):
+                        self._check(tap, batch)
+                        writer.append(columns, tap.take())
                 spent["forward_seconds"] += time.perf_counter() - began
                 spent["hook_seconds"] += tap.seconds - hooked
-                self._check(tap, batch)
-                writer.append(columns(batch, index), tap.take())
                 bar.update()
                 late = time.monotonic() - committed > COMMIT_SECONDS
                 if late or writer.pending_bytes > COMMIT_BYTES or index + 1 == len(self.order):
@@ -258,25 +264,21 @@ class _Session:
             )
 
 
-def columns(batch: Batch, index: int, phase: int = 0) -> dict[str, NDArray[np.int32]]:
-    """Return the token columns of a batch's rows, sequence by sequence."""
-    real = batch.mask.numpy()
-    count, length = real.shape
-    position = np.maximum(np.cumsum(real, axis=1) - 1, 0)
-    filled = {
-        "sequence": np.repeat(batch.rows, length),
-        "position": position.ravel(),
-        "batch": np.full(count * length, index),
-        "real": real.ravel(),
-        "phase": np.full(count * length, phase),
-    }
-    return {name: values.astype(np.int32) for name, values in filled.items()}
-
-
 def _overhead(spent: dict[str, float]) -> dict[str, float]:
     """Seconds in hooks over seconds of the forward pass without them."""
     plain = spent["forward_seconds"] - spent["hook_seconds"]
     return spent | {"overhead": spent["hook_seconds"] / plain if plain > 0 else 0.0}
+
+
+def _task(model: str, adapter: str | Path | None, task: str | None, new_tokens: int) -> str:
+    """Decide which head to load, and refuse what text alone cannot run."""
+    tuned = _tuned(model, adapter)
+    found = str(tuned["measurements"]["task"]) if tuned else task or default_task(model)
+    if found not in ("classification", "regression", "causal-lm", "features"):
+        raise InputError(f"task '{found}': text alone does not run such a model; record encoders and causal decoders")
+    if new_tokens and found != "causal-lm":
+        raise InputError(f"new_tokens {new_tokens}: decoding needs a causal language model, '{model}' is for {found}")
+    return found
 
 
 def _tuned(model: str, adapter: str | Path | None) -> dict[str, Any] | None:

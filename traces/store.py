@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import CorruptError, InputError, StorageError
+from .folder import Folder
 from .pack import Words, words_per_row
 
 SCHEMA = "zeroskip.trace/1"
@@ -43,67 +44,6 @@ def chunk_rows(k: int) -> int:
     """Rows in a chunk: about 1 MiB packed, a power of two between 64 and 4096."""
     rows = CHUNK_BYTES // (8 * words_per_row(k))
     return max(64, min(4096, 1 << max(0, rows.bit_length() - 1)))
-
-
-class Folder:
-    """The raw keys of a store: a local path or an fsspec URL.
-
-    Parameters
-    ----------
-    path : str
-        ``T.zarr`` or ``s3://bucket/T.zarr``.
-    options : dict, optional
-        Passed to fsspec, such as credentials or an endpoint.
-    """
-
-    def __init__(self, path: str, options: Mapping[str, Any] | None = None) -> None:
-        import fsspec
-
-        self.path = str(path).rstrip("/")
-        self.options = dict(options or {})
-        self.is_url = "://" in self.path
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.path, **self.options)
-        except (ImportError, ValueError) as error:
-            raise InputError(f"cannot open '{self.path}': {error}") from error
-
-    def store(self, read_only: bool) -> Any:
-        """Return the zarr store."""
-        from zarr.storage import FsspecStore, LocalStore
-
-        if self.is_url:
-            return FsspecStore.from_url(self.path, storage_options=self.options or None, read_only=read_only)
-        return LocalStore(self.root, read_only=read_only)
-
-    def read(self, key: str) -> bytes | None:
-        """Return a key's bytes, None where it is not there."""
-        try:
-            data: bytes = self.fs.cat_file(f"{self.root}/{key}")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except PermissionError as error:
-            raise StorageError(f"no right to read {self.path}/{key}: {error}") from error
-        except OSError as error:
-            raise StorageError(f"cannot read {self.path}/{key}: {error}") from error
-        return data
-
-    def write(self, key: str, data: bytes) -> None:
-        """Write a key whole or not at all."""
-        target = f"{self.root}/{key}"
-        if self.is_url:
-            self.fs.pipe_file(target, data)
-            return
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        temporary = f"{target}.{secrets.token_hex(8)}.partial"
-        try:
-            with open(temporary, "wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, target)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
 
 
 @dataclass(frozen=True)

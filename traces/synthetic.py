@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from .edit import FRESH
 from .errors import InputError
+from .masks import Site
 from .pack import pack, unpack
 from .stats import neuron_counts, token_counts
 from .store import COLUMNS, SiteMeta, Writer
-from .trace import Site, Trace, content_hash, open_trace
+from .trace import Trace, content_hash, open_trace
 
 ROWS = 1024
 FACTORS = 8

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import PurePosixPath
@@ -16,155 +15,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .errors import CorruptError, InputError, did_you_mean
-from .ops import OpSpec, Template, expand
-from .pack import Words, popcount, unpack
-from .store import COLUMNS, UNSET, Folder, Root, SiteMeta, check_metadata, read_root, unsqueeze
+from .folder import Folder
+from .masks import Site
+from .ops import OpSpec, Template, expand, join
+from .pack import Words, popcount
+from .store import COLUMNS, UNSET, Root, check_metadata, read_root, unsqueeze
 
-BLOCK_ROWS = 4096
-_BULKY = ("ones", "files", "sites", "ops", "checksum", "owner", "schema", "rows", "capacity", "hash", "plan")
+_BULKY = (
+    "ones",
+    "files",
+    "sites",
+    "ops",
+    "ops_decode",
+    "checksum",
+    "owner",
+    "schema",
+    "rows",
+    "capacity",
+    "hash",
+    "plan",
+)
 PHASES = ("prefill", "decode")
-
-
-class StoredMask:
-    """A packed mask read from a store chunk by chunk, each against its checksum and its count of ones.
-
-    Parameters
-    ----------
-    trace : Trace
-        Where it lies.
-    name : str
-        The array, e.g. ``sites/layers.0.down/mask``.
-    rows : int
-        Rows that hold data.
-    k : int
-        Elements in a row.
-    keep : bool[rows], optional
-        Rows that count; the others (padding) are left out.
-    """
-
-    def __init__(self, trace: Trace, name: str, rows: int, k: int, keep: NDArray[np.bool_] | None = None) -> None:
-        self._trace, self._name, self._rows, self._k, self._keep = trace, name, rows, k, keep
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(M, K)."""
-        return (self._rows if self._keep is None else int(np.count_nonzero(self._keep)), self._k)
-
-    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Words]:
-        """Yield consecutive ``uint64[rows, words]``; only the last may be shorter."""
-        rest: list[Words] = []
-        held = 0
-        for chunk in self._chunks():
-            while len(chunk):
-                part = chunk[: rows - held]
-                chunk = chunk[len(part) :]
-                rest.append(part)
-                held += len(part)
-                if held == rows:
-                    yield _joined(rest)
-                    rest, held = [], 0
-        if held:
-            yield _joined(rest)
-
-    def popcount(self) -> int:
-        """Count the non-zero elements."""
-        if self._keep is None or self._keep.all():
-            return sum(self._trace.chunk_ones(self._name))
-        return sum(popcount(chunk) for chunk in self._chunks())
-
-    def words(self) -> Words:
-        """Return the whole mask, packed."""
-        return next(self.blocks(max(1, self.shape[0])), np.zeros((0, -(-self._k // 64)), dtype=np.uint64))
-
-    def to_bool(self) -> NDArray[np.bool_]:
-        """Return the whole mask as ``bool[M, K]``."""
-        return unpack(self.words(), self._k)
-
-    def _chunks(self) -> Iterator[Words]:
-        for first, words in self._trace.read_chunks(self._name, self._rows):
-            yield words if self._keep is None else words[self._keep[first : first + len(words)]]
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """One recorded down-projection (or other place) of a model.
-
-    Parameters
-    ----------
-    trace : Trace
-        Where it was recorded.
-    meta : SiteMeta
-        Name, layer, op, K, N.
-    """
-
-    trace: Trace
-    meta: SiteMeta
-
-    @property
-    def name(self) -> str:
-        """Short and stable: ``layers.3.down``."""
-        return self.meta.name
-
-    @property
-    def layer(self) -> int:
-        """Index over the whole model, in execution order."""
-        return self.meta.layer
-
-    @property
-    def op(self) -> str:
-        """The operation whose input this is."""
-        return self.meta.op
-
-    @property
-    def k(self) -> int:
-        """Reduction: elements in a row."""
-        return self.meta.k
-
-    @property
-    def n(self) -> int:
-        """Outputs of the operation."""
-        return self.meta.n
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Further masks: ``"0.01"`` for a threshold, ``"int8"`` for what 8-bit quantisation leaves."""
-        return self.meta.variants
-
-    def mask(self, real_only: bool = True, variant: str | None = None) -> StoredMask:
-        """Return a lazy mask, padding rows left out unless asked for.
-
-        Parameters
-        ----------
-        real_only : bool
-            Leave out padding.
-        variant : str, optional
-            One of `variants`; the exact non-zeros by default.
-
-        Raises
-        ------
-        InputError
-            If that variant was not recorded.
-        """
-        if variant is not None and variant not in self.variants:
-            raise InputError(
-                f"site '{self.name}' has no mask '{variant}'{did_you_mean(variant, self.variants)}; record with "
-                "thresholds=... or int8=True"
-            )
-        keep = self.trace.real if real_only and not self.trace.real.all() else None
-        array = f"sites/{self.name}/mask" + (f"@{variant}" if variant else "")
-        return StoredMask(self.trace, array, self.trace.rows, self.k, keep)
-
-    def density(self, real_only: bool = True, variant: str | None = None) -> float:
-        """Share of non-zeros."""
-        mask = self.mask(real_only, variant)
-        elements = mask.shape[0] * self.k
-        return mask.popcount() / elements if elements else 0.0
-
-    def weight_mask(self) -> StoredMask | None:
-        """Return the weight's mask (N, K), None where it was not recorded."""
-        if not self.meta.weight:
-            return None
-        return StoredMask(self.trace, f"sites/{self.name}/weight", self.n, self.k)
 
 
 class Trace:
@@ -286,29 +157,72 @@ class Trace:
         stored = self.root.attrs.get("hash")
         return str(stored) if stored else content_hash(self)
 
-    def ops(self, real_only: bool = True) -> list[OpSpec]:
+    def chosen(self, real_only: bool, phase: str | None) -> NDArray[np.bool_]:
+        """Return ``bool[rows]``: the rows that are asked for.
+
+        Raises
+        ------
+        InputError
+            If the phase is not known.
+        """
+        if phase is not None and phase not in PHASES:
+            raise InputError(f"phase '{phase}' is not known{did_you_mean(phase, PHASES)}")
+        rows = self.real if real_only else np.ones(self.rows, dtype=bool)
+        return rows if phase is None else rows & (self.tokens["phase"] == phase).to_numpy()
+
+    def ops(self, real_only: bool = True, phase: str | None = None) -> list[OpSpec]:
         """Return every operation of the model over this trace.
 
         Parameters
         ----------
         real_only : bool
             Each sequence at its own length; otherwise as executed, padding included.
+        phase : {"prefill", "decode"}, optional
+            Only the prompts' passes, or only those of generated tokens; by default both, weights' rows summed.
 
         Returns
         -------
         list of OpSpec
         """
-        templates = [Template.from_dict(data) for data in unsqueeze(self.root.attrs["ops"])]
-        if not templates:
+        self.chosen(real_only, phase)
+        if not unsqueeze(self.root.attrs["ops"]):
             return self._bare_ops(real_only)
-        frame = self.tokens
+        decodes = "ops_decode" in self.root.attrs
+        prefill = self._phase_ops("ops", self._prompts(real_only), "prefill") if phase != "decode" else []
+        decode = (
+            self._phase_ops("ops_decode", self._steps(real_only), "decode") if decodes and phase != "prefill" else []
+        )
+        return join(prefill, decode)
+
+    def _phase_ops(self, key: str, shapes: list[tuple[int, int]], phase: str) -> list[OpSpec]:
+        templates = [Template.from_dict(data) for data in unsqueeze(self.root.attrs[key])]
+        rows = self.tokens[self.tokens["phase"] == phase]
+        return expand(templates, shapes, passes=rows["batch"].nunique()) if len(rows) else []
+
+    def _prompts(self, real_only: bool) -> list[tuple[int, int]]:
+        """(sequences, tokens) of what was run: each sequence alone, or whole padded batches."""
+        frame = self.tokens[self.tokens["phase"] == "prefill"]
         if real_only:
             lengths = frame[frame["real"]].groupby("sequence", sort=True).size()
-            shapes = [(1, int(length)) for length in lengths]
-        else:
-            batches = frame.groupby("batch", sort=True)
-            shapes = [(g["sequence"].nunique(), len(g) // g["sequence"].nunique()) for _, g in batches]
-        return expand(templates, shapes, passes=frame["batch"].nunique())
+            return [(1, int(length)) for length in lengths]
+        batches = frame.groupby("batch", sort=True)
+        return [(g["sequence"].nunique(), len(g) // g["sequence"].nunique()) for _, g in batches]
+
+    def _steps(self, real_only: bool) -> list[tuple[int, int]]:
+        """(sequences, keys) of each decoding pass; the keys are those in the cache and the token's own."""
+        frame = self.tokens[self.tokens["phase"] == "decode"]
+        if real_only:
+            return [(1, int(position) + 1) for position in frame["position"]]
+        passes = 1 + int(self.root.attrs["new_tokens"])
+        lengths = dict(zip(self._prompt_passes(), self._prompts(False), strict=True))
+        return [
+            (len(g), lengths[int(index) // passes * passes][1] + int(index) % passes)
+            for index, g in frame.groupby("batch", sort=True)
+        ]
+
+    def _prompt_passes(self) -> list[int]:
+        frame = self.tokens[self.tokens["phase"] == "prefill"]
+        return [int(index) for index in np.unique(frame["batch"].to_numpy())]
 
     def _bare_ops(self, real_only: bool) -> list[OpSpec]:
         """Ops of imported masks: one GEMM a site."""
@@ -392,10 +306,6 @@ class Trace:
             mask = group["mask"].isel(token=slice(0, self.rows))
             data[name] = mask.rename(word=f"word_{self.sites[name].k}")
         return xr.Dataset(data, coords=coords, attrs={"hash": self.hash, "name": self.name})
-
-
-def _joined(parts: list[Words]) -> Words:
-    return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def content_hash(trace: Trace) -> str:

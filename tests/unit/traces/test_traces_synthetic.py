@@ -1,0 +1,45 @@
+"""Synthetic traces keep a real one's statistics, and say what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from traces import open_trace, synthesise
+from traces.errors import InputError
+from traces.stats import coactivation, neuron_counts, token_counts, union_density
+
+
+def test_statistics_match_the_real_trace(small_trace_path: Path, tmp_path: Path) -> None:
+    real = open_trace(small_trace_path)
+    made = synthesise(real, tmp_path / "s.zarr", seed=3)
+    assert made.attrs["synthetic"] is True
+    assert made.attrs["synthetic_from"]["hash"] == real.hash
+    assert [op.macs for op in made.ops()] == [op.macs for op in real.ops()]
+    for name, site in real.sites.items():
+        a, b = site.mask(False), made.sites[name].mask(False)
+        p, q = neuron_counts(a) / a.shape[0], neuron_counts(b) / b.shape[0]
+        assert q.mean() == pytest.approx(p.mean(), rel=0.06)
+        assert np.corrcoef(p, q)[0, 1] > 0.9
+        x, y = token_counts(a), token_counts(b)
+        assert np.std(y) == pytest.approx(np.std(x), rel=0.25)
+        assert np.corrcoef(x, y)[0, 1] > 0.8
+        assert union_density(b, 8) == pytest.approx(union_density(a, 8), rel=0.3)
+        hot = np.argsort(-neuron_counts(a))[:64]
+        assert np.corrcoef(coactivation(a, hot).ravel(), coactivation(b, hot).ravel())[0, 1] > 0.8
+    made.verify()
+
+
+def test_density_can_be_chosen_and_the_seed_decides(small_trace_path: Path, tmp_path: Path) -> None:
+    real = open_trace(small_trace_path)
+    thin = synthesise(real, tmp_path / "a.zarr", density=0.05)
+    assert np.mean([s.density(False) for s in thin.sites.values()]) == pytest.approx(0.05, rel=0.15)
+    assert synthesise(real, tmp_path / "b.zarr", density=0.05).hash == thin.hash
+    assert synthesise(real, tmp_path / "c.zarr", density=0.05, seed=1).hash != thin.hash
+
+
+def test_impossible_density(small_trace_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="between 0 and 1"):
+        synthesise(open_trace(small_trace_path), tmp_path / "a.zarr", density=1.5)
