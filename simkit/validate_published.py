@@ -43,7 +43,8 @@ TENSORDASH_CURVE = {
 EYERISS_LAYERS = {"L07": 1702140, "L13": 1144158, "L21": 1677684, "L27": 775316}
 REFERENCE = Path(__file__).resolve().parent.parent.parent / "shared" / "reference"
 
-# AlexNet's convolutions: pixels, K, filters, density of pruned weights and of the input activations.
+# AlexNet's convolutions: pixels, K, filters, density of pruned weights and of the input activations; densities as
+# published by Han et al. 2015, arXiv 1506.02626, table 4 (a layer's input is the output of the one before).
 ALEXNET = (
     (3025, 363, 96, 0.84, 1.0),
     (729, 1200, 256, 0.38, 0.88),
