@@ -6,7 +6,7 @@ from .energy import EnergyTable, list_tables, load_table
 from .errors import InputError
 from .mask import Mask, OnesMask, PackedMask
 from .op import Op
-from .registry import Kernel, kernels, register, simulate
+from .registry import Kernel, register, simulate
 from .vector import simulate_vector
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "PackedMask",
     "arch_from_yaml",
     "diff",
-    "kernels",
     "list_archs",
     "list_tables",
     "load_arch",

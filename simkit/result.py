@@ -108,7 +108,8 @@ class Result:
         table["compute_speedup"] = table["dense_cycles"] / table["cycles"]
         for name in ENERGY:
             table[name.replace("_pj", "_per_token_pj")] = table[name] / tokens
-        table["power_w"] = table["energy_pj"] * 1e-12 / table["latency_s"]
+        # an estimate without time has neither power nor speed-up
+        table["power_w"] = table["energy_pj"] * 1e-12 / table["latency_s"].where(table["latency_s"] > 0)
         table["energy_delay_js"] = table["energy_pj"] * 1e-12 * table["latency_s"]
         return table
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import hwmodels
-from hwmodels import Op, PackedMask, kernels, list_archs, load_arch, load_table, simulate
+from hwmodels import Op, PackedMask, list_archs, load_arch, load_table, simulate
 from hwmodels.config import Figure
 from hwmodels.registry import kernel_of, params_of
 
