@@ -13,7 +13,7 @@ import pytest
 import hwmodels
 from hwmodels import Op, PackedMask, list_archs, load_arch, load_table, simulate
 from hwmodels.config import Figure
-from hwmodels.registry import kernel_of, params_of
+from hwmodels.registry import kernel_of, kernels, params_of
 
 PACKAGE = Path(hwmodels.__file__).parent
 FILES = sorted((PACKAGE / "archs").glob("*.yaml"))
