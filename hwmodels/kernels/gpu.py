@@ -162,13 +162,16 @@ def count(op: Op, params: GpuParams, arch: Arch) -> Compute:
     _check(params, arch)
     work, dense = launch_work(op, params, arch)
     cycles = np.ceil(work.seconds * arch.clock_hz).astype(np.int64)
+    flops = round(work.flops.sum())
+    useful = min(flops, 2 * op.effectual_macs)
     return Compute(
         cycles=int(cycles.sum()),
         dense_cycles=int(np.ceil(dense.seconds * arch.clock_hz).sum()),
         group_rows=min(op.batch or op.m, op.m),
         row_cycles=cycles,
         actions={
-            "tensor.flop": round(work.flops.sum()),
+            "tensor.flop": useful,
+            "tensor.zero_flop": flops - useful,  # a zero operand toggles less
             "l2.byte": round(work.l2_bytes.sum()),
             "gather.row": round(work.gathered.sum()),
         },

@@ -31,7 +31,12 @@ class Journal:
 
     def __init__(self, bundle: Path) -> None:
         self.path = bundle.with_suffix(".jsonl")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"bundles cannot be written to {bundle.parent}: {error.strerror}; give another folder"
+            ) from None
 
     def rows(self) -> list[dict[str, Any]]:
         """Points done so far; a line cut off by a crash is dropped."""

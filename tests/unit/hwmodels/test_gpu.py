@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels import InputError, Op, PackedMask, load_arch, simulate
+from hwmodels import InputError, Op, PackedMask, load_arch, load_table, simulate
 from hwmodels.gpu import TILE_FAMILIES, DataSheet, GemmModel, carry, fit, load_correction, predict, spread
 from hwmodels.gpu.calibrate import HOPPER, START, Launches, fit_gather, predict_gathers
 from hwmodels.gpu.energy import EnergyModel, clock_share_under_limit, fit_energy
@@ -222,6 +222,17 @@ def test_gathers_pay_at_low_density_and_never_cost_with_a_choice() -> None:
     assert speedups == sorted(speedups, reverse=True)
     assert speedups[0] > 2
     assert speedups[-1] == 1
+
+
+def test_zero_operands_cost_less_energy_but_no_less_time_in_a_dense_kernel() -> None:
+    arch = load_arch("h100_sxm").with_(policy="dense")
+    mask = PackedMask.bernoulli(256, 1024, 0.3, 0)
+    sparse, dense = (simulate(Op("down", 0, 256, 1024, 512, activation=a), arch) for a in (mask, None))
+    assert sparse.cycles == dense.cycles
+    assert sparse.actions["tensor.flop"] == 2 * mask.popcount() * 512
+    assert sparse.actions["tensor.flop"] + sparse.actions["tensor.zero_flop"] == dense.actions["tensor.flop"]
+    table = load_table("default_45nm")
+    assert table.price(arch, "tensor.zero_flop").pj < table.price(arch, "tensor.flop").pj
 
 
 def test_output_masks_gather_rows_of_up() -> None:
