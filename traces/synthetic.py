@@ -1,7 +1,8 @@
 """Synthetic traces with a real one's statistics, for what-if studies; marked synthetic wherever they go.
 
 A Gaussian copula: token t's neuron k is non-zero where ``a_t + b_k . z_t + c_k e_tk > q_k``. The threshold q_k gives
-the neuron its own density, a_t the token its skew, and the shared factors z_t make neurons fire together.
+the neuron its own density, a_t the token its skew, and the shared factors z_t make neurons fire together; z and e follow
+a first-order autoregression, so that tokens resemble the one before.
 """
 
 from __future__ import annotations
@@ -101,11 +102,26 @@ def _draw(site: Site, density: float | None, rng: np.random.Generator, factors: 
     cut = -ndtri(p) * total
     if density is not None:
         cut += _shift(cut / total, density) * total
+    memory = _persistence(site)
+    last = noise * rng.standard_normal(k) + rng.standard_normal(loading.shape[1]) @ loading.T
     for first in range(0, m, ROWS):
         rows = min(ROWS, m - first)
-        shared = rng.standard_normal((rows, loading.shape[1])) @ loading.T
-        score = skew[first : first + rows, None] * spread + shared + noise * rng.standard_normal((rows, k))
-        yield score > cut
+        fresh = rng.standard_normal((rows, loading.shape[1])) @ loading.T + noise * rng.standard_normal((rows, k))
+        score = np.empty((rows, k))
+        for r in range(rows):
+            last = memory * last + np.sqrt(1 - memory**2) * fresh[r]
+            score[r] = last
+        yield score + skew[first : first + rows, None] * spread > cut
+
+
+def _persistence(site: Site) -> float:
+    """Correlation of a neuron's score with its last: sin(pi r / 2) of the bits', exact at a density of one half."""
+    bits = unpack(next(site.mask(real_only=False).blocks(ROWS)), site.k).astype(np.float64)
+    if len(bits) < 3:
+        return 0.0
+    deviation = bits - bits.mean(axis=0) - (bits.mean(axis=1, keepdims=True) - bits.mean())
+    r = float((deviation[1:] * deviation[:-1]).mean() / max(float(deviation.var()), 1e-12))
+    return float(np.clip(np.sin(np.pi * r / 2), 0, 0.99))
 
 
 def _loadings(site: Site, factors: int) -> NDArray[np.float64]:
