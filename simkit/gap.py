@@ -11,7 +11,7 @@ from hwmodels.mask import Mask
 from hwmodels.statistical import statistical_cycles
 
 from .errors import InputError
-from .plots.style import MARKERS, PALETTE, axes, legend_above, points, styled, wrapped
+from .plots.style import MARKERS, PALETTE, axes, legend_above, plain_log, points, styled, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,6 +185,9 @@ def plot(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down
     ax.axhline(1.0, color="black", linewidth=0.1 * points())
     ax.set_xticks(range(len(designs)), [wrapped(name) for name in designs])
     ax.set_xlim(-0.5, len(designs) - 0.5)
+    ax.tick_params(axis="x", labelsize=points() * (0.75 if len(designs) > 5 else 0.9))
+    if frame["gap"].max() > 8:
+        plain_log(ax, "y")
     ax.set_ylabel("exact / statistical cycles")
     legend_above(ax)
     return ax

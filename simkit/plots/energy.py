@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..tables import number
 from ._data import Ops, action_table
 from .style import axes, bar_style, legend_above, points, styled
 
@@ -123,7 +124,7 @@ def row_bars(ax: Axes, stack: pd.DataFrame, ends: pd.DataFrame | None = None, to
     if totals:
         for place, value, end in zip(places, left, reach, strict=True):
             ax.annotate(
-                f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (end, place), xytext=(3, 0), va="center",
+                number(float(value)), (end, place), xytext=(3, 0), va="center",
                 textcoords="offset points", fontsize=points() * 0.75,
             )  # fmt: skip
         ax.set_xlim(0, reach.max() * 1.12)

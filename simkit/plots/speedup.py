@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Beyond this ratio between the largest and the smallest bar a linear axis hides the small ones.
 LOG_FROM = 8.0
+# With useful, other and DRAM there are then as many colours as the palette has.
+MAX_CAUSES = 5
 
 
 @styled
@@ -109,7 +111,8 @@ def stall_breakdown(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     """Stack where each run's time goes: useful work, lost slots by cause, and waiting for DRAM.
 
     The DRAM share is ``stall_cycles / (cycles + stall_cycles)``. The rest is split as the kernel's slots are:
-    ``busy : cause_1 : cause_2 ...`` in unit-cycles, with busy what the units did.
+    ``busy : cause_1 : cause_2 ...`` in unit-cycles, with busy what the units did; where a kernel does not count them
+    (a GPU's), it stays one piece.
 
     Parameters
     ----------
@@ -155,14 +158,15 @@ def stall_shares(result: Result, ops: Ops = None):  # type: ignore[no-untyped-de
         total = sum(slots.values())
         compute = {cause: count / total * line.cycles / latency for cause, count in slots.items() if total}
         if not total:
-            compute = {"busy": line.cycles / latency}
+            compute = {"compute, not split": line.cycles / latency}
         rows[(line.arch, line.tuning)] = {"busy": 0.0, **compute, "DRAM": line.stall_cycles / latency}
     frame = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
     frame.index = pd.MultiIndex.from_tuples(frame.index, names=["arch", "tuning"])
     causes = sorted(set(frame.columns) - {"busy", "DRAM"}, key=lambda cause: -frame[cause].sum())
-    frame = frame[["busy", *causes, "DRAM"]]
-    frame.columns = ["useful", *(cause.replace("_", " ") for cause in causes), "DRAM"]
-    return frame.loc[:, (frame > 0).any()]
+    shares = {"useful": frame["busy"], **{cause.replace("_", " "): frame[cause] for cause in causes[:MAX_CAUSES]}}
+    shares |= {"other": frame[causes[MAX_CAUSES:]].sum(axis=1), "DRAM": frame["DRAM"]}
+    shown = pd.DataFrame(shares)
+    return shown.loc[:, (shown > 0).any()]
 
 
 @styled

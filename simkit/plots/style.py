@@ -9,6 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..errors import InputError
+from ..tables import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -206,7 +207,7 @@ def grouped_bars(ax: Axes, groups: list[str], series: dict[str, list[float]], bo
     if len(groups) * len(series) <= LABELLED_BARS:
         for bars in ax.containers:
             values = [bar.get_y() + bar.get_height() for bar in bars]
-            labels = ["" if value != value else f"{value:.3g}" for value in values]
+            labels = ["" if value != value else number(float(value)) for value in values]
             ax.bar_label(bars, labels, padding=2, rotation=90, fontsize=points() * 0.75)
         ax.margins(y=0.16)
     ax.set_xticks(range(len(groups)), [wrapped(group) for group in groups])

@@ -135,8 +135,9 @@ def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_se
             color=PALETTE[index % len(PALETTE)], capsize=2, elinewidth=0.1 * points(),
             label=str(trace.get("tuning", {}).get("name") or trace["name"]), linestyle="none",
         )  # fmt: skip
+    ax.margins(x=0.1, y=0.15)
+    ax.autoscale_view()
     ax.set_xlim(left=0)
-    ax.margins(y=0.15)
     ax.grid(True, axis="both")
     ax.set_xlabel(axis_of(cost)[0])
     ax.set_ylabel(axis_of(gain)[0])
