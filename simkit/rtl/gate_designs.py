@@ -22,6 +22,8 @@ class GateDesign:
         Name here, and file in ``hwmodels/reference/rtl``.
     module, params : str, dict
         Module and parameters; `ports` are those of the wrapper around it, with their widths.
+    macs : int
+        Multipliers; areas are compared by multiplier.
     twin : str
         The dense design it stands beside; empty for a dense one.
     """
@@ -32,6 +34,7 @@ class GateDesign:
     params: tuple[tuple[str, int], ...]
     inputs: tuple[tuple[str, int], ...]
     outputs: tuple[tuple[str, int], ...]
+    macs: int
     twin: str = ""
 
     @property
@@ -61,6 +64,7 @@ GATE_DESIGNS = {
             (("LANES", 16), ("WIDTH", 8), ("ACC", 32)),
             (("rst", 1), ("in_valid", 1), ("in_last", 1), ("in_a", 128), ("in_b", 128)),
             (("out_valid", 1), ("psum", 32)),
+            macs=16,
         ),
         GateDesign(
             "tensordash_pe",
@@ -69,6 +73,7 @@ GATE_DESIGNS = {
             (("ROWS", 1), ("COLS", 1), ("WIDTH", 8), ("ACC", 32)),
             (("rst", 1), ("in_valid", 3), ("in_last", 3), ("in_a", 384), ("in_b", 384)),
             (("take", 2), ("advance", 2), ("out_valid", 1), ("psum", 32)),
+            macs=16,
             twin="dense_pe",
         ),
         GateDesign(
@@ -103,6 +108,7 @@ GATE_DESIGNS = {
                 ("out_valid", 1),
                 ("psum", 32),
             ),
+            macs=16,
             twin="dense_pe",
         ),
         GateDesign(
@@ -112,6 +118,7 @@ GATE_DESIGNS = {
             (("WIDTH", 8), ("ACC", 32)),
             (("load", 1), ("w_in", 8), ("a_in", 8), ("psum_in", 32)),
             (("w", 8), ("a", 8), ("psum", 32)),
+            macs=1,
         ),
         GateDesign(
             "systolic_pe",
@@ -120,6 +127,7 @@ GATE_DESIGNS = {
             (("WIDTH", 8), ("ACC", 32)),
             (("load", 1), ("w_in", 8), ("a_in", 8), ("zero_in", 1), ("psum_in", 32)),
             (("w", 8), ("a", 8), ("zero", 1), ("psum", 32)),
+            macs=1,
             twin="dense_systolic_pe",
         ),
         GateDesign(
@@ -129,6 +137,7 @@ GATE_DESIGNS = {
             (("LANES", 1), ("WIDTH", 8), ("ACC", 32)),
             (("rst", 1), ("in_valid", 1), ("in_last", 1), ("in_a", 8), ("in_b", 8)),
             (("out_valid", 1), ("psum", 32)),
+            macs=1,
         ),
         GateDesign(
             "sparten_cluster",
@@ -147,6 +156,7 @@ GATE_DESIGNS = {
                 ("value_w", 16),
             ),
             (("take", 1), ("chunk", 2), ("at_a", 14), ("at_w", 14), ("out_valid", 1), ("psum", 64)),
+            macs=2,
             twin="dense_mac",
         ),
         GateDesign(
@@ -177,6 +187,7 @@ GATE_DESIGNS = {
                 ("sum_data", 32),
                 ("sum_we", 1),
             ),
+            macs=1,
             twin="dense_mac_16",
         ),
         GateDesign(
@@ -186,6 +197,7 @@ GATE_DESIGNS = {
             (("LANES", 1), ("WIDTH", 16), ("ACC", 32)),
             (("rst", 1), ("in_valid", 1), ("in_last", 1), ("in_a", 16), ("in_b", 16)),
             (("out_valid", 1), ("psum", 32)),
+            macs=1,
         ),
     )
 }

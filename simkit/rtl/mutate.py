@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from ..errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 RTL = "hwmodels/reference/rtl/"
 KERNELS = "hwmodels/kernels/"
+SHOWN = 160
 
 
 class Mutation(NamedTuple):
@@ -97,7 +99,7 @@ MUTATIONS = (
         "Cnvlutin: the synapse of the slot, not of the offset",
         RTL + "cnvlutin.sv",
         "sb_offset[l] <= nm_offset[l];",
-        "sb_offset[l] <= nm_slot[l];",
+        "sb_offset[l] <= nm_slot[l] | (nm_offset[l] & 4'd0);",
         "cnvlutin",
     ),
     Mutation(
@@ -239,31 +241,26 @@ def _try(tree: Path, mutation: Mutation) -> Verdict:
 
 def _run_tests(tree: Path, design: str) -> tuple[str, float]:
     """Run the tests of a design; return the first failure, empty where all passed, and how long it took."""
-    # the folder of the shared vectors is found from the test file, so the copy does without them
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "tests/rtl/test_cycles.py",
-        "-q",
-        "-x",
-        "--no-header",
-        "-p",
-        "no:cacheprovider",
-    ]
+    quiet = ["-q", "-x", "--no-header", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "tests/rtl/test_cycles.py", *quiet]
     command += ["-k", f"{design} and kernel_equals_rtl"]
     start = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - start
-    if done.returncode not in (0, 1) or "passed" not in done.stdout + "passed" * (done.returncode == 1):
+    # tests that were all skipped (no Verilator) end well, too
+    if done.returncode != 1 and not (done.returncode == 0 and " passed" in done.stdout):
         raise InputError(
             f"the tests of '{design}' could not be run: {done.stdout[-300:].strip() or done.stderr[-300:]}"
         )
     if done.returncode == 0:
         return "", seconds
     lines = [line for line in done.stdout.splitlines() if line.startswith(("E  ", "FAILED"))]
-    return (lines[0].removeprefix("E").strip() if lines else "failed")[:160], seconds
+    first = lines[0].removeprefix("E").strip() if lines else "failed"
+    if "UnavailableError" in first:
+        raise InputError(f"the fault in '{design}' does not build, so no test has seen it: {first[:300]}")
+    differing = re.search(r"\d+ of \d+ cases differ", first)
+    return differing[0] if differing else first[:SHOWN], seconds
 
 
 def table(verdicts: Sequence[Verdict]) -> str:

@@ -118,7 +118,8 @@ def break_even(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     -------
     list of dict
         ``design, twin, density, area_overhead, published_area_overhead``; `density` is the highest at which a MAC slot
-        costs no more than the twin's, interpolated; 0 where it never does.
+        costs no more than the twin's, interpolated; 0 where it never does, 1 where it always does. Areas are compared
+        by multiplier.
     """
     table: dict[str, dict[float, dict[str, Any]]] = {}
     for row in rows:
@@ -136,7 +137,7 @@ def break_even(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "design": name,
                 "twin": one["twin"],
                 "density": _rounded(_last_crossing(densities, gain)),
-                "area_overhead": _rounded(one["area_um2"] / other["area_um2"] - 1),
+                "area_overhead": _rounded(one["area_um2"] / one["macs"] * other["macs"] / other["area_um2"] - 1),
                 "published_area_overhead": PUBLISHED_AREA_OVERHEAD.get(name),
             }
         )

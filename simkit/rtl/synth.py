@@ -52,8 +52,8 @@ def synth(
     Returns
     -------
     list of dict
-        For each design and density: ``design, twin, density, cells, flops, area_um2, critical_path_ns, lane_cycles,
-        netlist_equal, cycle_pj, internal_pj, switching_pj, clock_pj, leakage_pj, mac_slot_pj``.
+        For each design and density: ``design, twin, macs, density, cells, flops, area_um2, critical_path_ns,
+        lane_cycles, netlist_equal, cycle_pj, internal_pj, switching_pj, clock_pj, leakage_pj, mac_slot_pj``.
 
     Raises
     ------
@@ -68,11 +68,13 @@ def synth(
     for name in designs or GATE_DESIGNS:
         if name not in GATE_DESIGNS:
             raise InputError(f"unknown gate-level design '{name}'" + nearest(name, GATE_DESIGNS))
-        netlist = synthesise(GATE_DESIGNS[name], cell_library(liberty))
+        design = GATE_DESIGNS[name]
+        own = {"design": name, "twin": design.twin, "macs": design.macs}
+        netlist = synthesise(design, cell_library(liberty))
         timed = power.timing(netlist)
         for density in densities:
             stimulus = STIMULI[name](density, cycles, np.random.default_rng(seed))
-            rows.append({"design": name, "twin": GATE_DESIGNS[name].twin, **measure(netlist, timed, stimulus, density)})
+            rows.append({**own, **measure(netlist, timed, stimulus, density)})
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from simkit.rtl.build import Outcome, build, run_cases
 from simkit.rtl.cases import KINDS, Shape, draw, from_masks
 from simkit.rtl.designs import DESIGNS
 from simkit.rtl.encode import eie_case
+from simkit.rtl.tools import SOURCES
 from simkit.rtl.validate import _waveform_path, compare, validate_rtl, write_waveform
 
 CASES = 220
@@ -125,3 +127,23 @@ def test_waveforms_have_names_of_their_own():
     assert _waveform_path(Path("w.vcd"), eie, alone=True) == Path("w.vcd")
     assert _waveform_path(Path("w.vcd"), eie, alone=False) == Path("w-eie.vcd")
     assert _waveform_path(Path("waves"), eie, alone=True) == Path("waves/eie.vcd")
+
+
+@pytest.mark.parametrize(
+    ("source", "top"),
+    [
+        *((design.source, design.top) for design in DESIGNS.values()),
+        ("dense.sv", "dense_pe"),
+        ("dense.sv", "dense_ws_pe"),
+    ],
+)
+def test_lint_and_header(verilator, source, top):
+    """Clean under -Wall with the parameters' defaults; each file begins with diagram, ports, contract and source."""
+    path = SOURCES / source
+    command = ["verilator", "--lint-only", "-Wall", "--top-module", top, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    header = path.read_text(encoding="utf-8").split("\nmodule ", 1)[0]
+    for part in ("-->", "Ports", "Cycle contract", "Source:"):
+        assert part in header

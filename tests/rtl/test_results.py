@@ -12,7 +12,7 @@ from simkit.rtl.results import break_even, load_results
 
 
 def _row(design: str, twin: str, density: float, slot: float, area: float) -> dict:
-    return {"design": design, "twin": twin, "density": density, "mac_slot_pj": slot, "area_um2": area}
+    return {"design": design, "twin": twin, "density": density, "mac_slot_pj": slot, "area_um2": area, "macs": 1}
 
 
 def test_break_even_is_where_the_lines_cross():
