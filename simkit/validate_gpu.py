@@ -129,7 +129,7 @@ def validate_sparse(path: Path) -> Rows:
     return rows
 
 
-def validate_reference(folder: str | Path, *, by_model: bool = False) -> Rows:
+def validate_reference(folder: str | Path, *, by_model: bool = True) -> Rows:
     """Score the public files in a folder.
 
     Parameters

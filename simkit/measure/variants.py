@@ -291,7 +291,7 @@ def _tile_skip_gemm(p: Problem, width: int = 64) -> Variant:
     def run() -> None:
         kernels.flag_blocks[(tiles, blocks)](p.x, live, m, k, blocks, rows=rows, width=width)
         kernels.tile_skip[(tiles, -(-n // columns))](
-            p.x, p.w, live, out, m, n, k, blocks=blocks, rows=rows, columns=columns, width=width
+            p.x, p.w, live, out, m, n, k, blocks=blocks, rows=rows, columns=columns, width=width, num_warps=rows // 16
         )
 
     return Variant(run, out, reference)

@@ -18,7 +18,7 @@ def rows() -> dict[tuple[str, str], dict[str, Any]]:
     folder = ROOT.parent / "shared" / "reference" / "gpu"
     if not folder.is_dir():
         pytest.skip(f"measured data of others is not at {folder}")
-    found = validate_reference(folder)
+    found = validate_reference(folder, by_model=False)
     assert set(table(found)["model"]) >= {"calibrated", "naive_roofline", "calibrated_roofline"}
     return {(row["set"], row["model"]): row for row in found}
 
