@@ -1,8 +1,8 @@
 """Synthetic traces with a real one's statistics, for what-if studies; marked synthetic wherever they go.
 
 A Gaussian copula: token t's neuron k is non-zero where ``a_t + b_k . z_t + c_k e_tk > q_k``. The threshold q_k gives
-the neuron its own density, a_t the token its skew, and the shared factors z_t make neurons fire together; z and e follow
-a first-order autoregression, so that tokens resemble the one before.
+the neuron its own density, a_t the token its skew, and the shared factors z_t make neurons fire together; z and e
+follow a first-order autoregression, so that tokens resemble the one before.
 """
 
 from __future__ import annotations

@@ -249,8 +249,8 @@ class _Trainer:
             loss = loss + penalised.weight * rise * smooth
         if not bool(torch.isfinite(loss)):
             raise NumericError(
-                f"tuning '{self.run.tuning.name}': the loss is {float(loss.detach())} after {progress:.0%} of the steps; "
-                "lower train.lr or density.weight"
+                f"tuning '{self.run.tuning.name}': the loss is {float(loss.detach())} after {progress:.0%} of the "
+                "steps; lower train.lr or density.weight"
             )
         (loss * share).backward()
         if not logged:
