@@ -7,15 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import hwmodels
 from hwmodels import Arch, Counts, EnergyTable
-from hwmodels.energy import Price
 
 from .errors import InputError
 from .provenance import environment, key_of, model_sources
-from .result import COLUMNS, ENERGY, Result
+from .result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result
 from .workload import Counted, Workload, build_ops
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ __all__ = [
 ]
 
 DEFAULT_TABLE = "default_45nm"
+SHAPE = ("layer", "op", *SHAPE_COLUMNS)
+FIGURES = OP_COLUMNS[len(SHAPE_COLUMNS) :]
+LATENCY = FIGURES.index("latency_s")
+STATIC = "static.picosecond"
 
 
 def load_trace(path: str | os.PathLike[str]) -> Trace:
@@ -134,11 +139,7 @@ def add_run(
     """
     counted = work.count(arch, threads)
     run = run_key(work.trace, arch, table, work.wanted, work.weights)
-    key = {"run": run, "trace": work.trace.name, "tuning": work.tuning, "arch": arch.name}
-    first = len(rows)
-    priced = {name: table.price(arch, name) for name in {name for one in counted for name in one.counts.actions}}
-    for one in counted:
-        rows.add(key | one.shape, one.counts, arch, priced)
+    totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), counted, arch, table)
     meta = {
         "trace": work.facts,
         "arch": {"name": arch.name, "hash": arch.hash, "kernel": arch.kernel, "source": arch.source},
@@ -146,7 +147,7 @@ def add_run(
         "ops": work.wanted,
         "weights": work.weights,
         "kernels": model_sources(),
-        "totals": rows.totals(first, counted, arch),
+        "totals": totals,
         **_unit_cycles(counted, units),
         "environment": environment(),
     }
@@ -154,60 +155,62 @@ def add_run(
 
 
 class Rows:
-    """Rows of a result, column by column: a sweep appends millions."""
+    """Rows of a result as they come, expanded at the end: a sweep appends millions."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        self._ops: list[tuple[Any, ...]] = []
+        self._rows_of_op: list[int] = []
+        self._names: list[str] = []
+        self._counts: list[int] = []
+        self._energies: list[NDArray[np.float64]] = []
 
-    def __len__(self) -> int:
-        return len(self.columns["run"])
+    def add_run(self, key: Sequence[Any], counted: Sequence[Counted], arch: Arch, table: EnergyTable) -> dict[str, Any]:
+        """Append a run, a row for each action of each op and one for its static energy; return its sums."""
+        priced = {name: table.price(arch, name) for name in {name for one in counted for name in one.counts.actions}}
+        # one watt for one picosecond is one picojoule, so static power is priced per picosecond of latency
+        watts = float(arch.static_power.value)
+        low, high = (watts if end is None else end for end in (arch.static_power.low, arch.static_power.high))
+        prices = np.array([*priced.values(), (watts, low, high)], dtype=np.float64)
+        place = {name: index for index, name in enumerate([*priced, STATIC])}
+        clock, first_op, first_row = arch.clock_hz, len(self._ops), len(self._names)
+        for shape, _, counts in counted:
+            figures = _figures(counts, clock)
+            self._ops.append((*key, *map(shape.__getitem__, SHAPE), *figures))
+            self._rows_of_op.append(len(counts.actions) + 1)
+            self._names += [*counts.actions, STATIC]
+            self._counts += [*counts.actions.values(), round(figures[LATENCY] * 1e12)]
+        skip = len(key) + len(SHAPE)
+        sums = (sum(column) for column in list(zip(*self._ops[first_op:], strict=True))[skip:])
+        rows = [place[name] for name in self._names[first_row:]]
+        energies = np.array(self._counts[first_row:], dtype=np.float64)[:, None] * prices[rows]
+        self._energies.append(energies)
+        return dict(zip(FIGURES, sums, strict=True)) | dict(zip(ENERGY, energies.sum(axis=0).tolist(), strict=True))
 
     def frame(self) -> pd.DataFrame:
         """Return all rows."""
-        return pd.DataFrame(self.columns, columns=COLUMNS)
-
-    def add(self, key: dict[str, Any], counts: Counts, arch: Arch, priced: dict[str, Price]) -> None:
-        """Append one op: a row for each of its actions, and one for static energy."""
-        for name, count in counts.actions.items():
-            component, _, action = name.partition(".")
-            self._energy(component, action, count, *priced[name])
-        # one watt for one picosecond is one picojoule, so static power is priced per picosecond of latency
-        latency = counts.latency_s(arch.clock_hz)
-        watts = float(arch.static_power.value)
-        low, high = (watts if end is None else end for end in (arch.static_power.low, arch.static_power.high))
-        self._energy("static", "picosecond", round(latency * 1e12), watts, low, high)
-        times = len(counts.actions) + 1
-        for name, value in (key | _figures(counts, arch)).items():
-            self.columns[name] += [value] * times
-
-    def _energy(self, component: str, action: str, count: int, pj: float, low: float, high: float) -> None:
-        columns = self.columns
-        columns["component"].append(component)
-        columns["action"].append(action)
-        columns["count"].append(count)
-        columns["energy_pj"].append(count * pj)
-        columns["energy_low_pj"].append(count * low)
-        columns["energy_high_pj"].append(count * high)
-
-    def totals(self, first: int, counted: Sequence[Counted], arch: Arch) -> dict[str, Any]:
-        """Sum the ops counted, and the energies of all rows from `first` on."""
-        figures = [_figures(one.counts, arch) for one in counted]
-        sums = {name: sum(one[name] for one in figures) for name in figures[0]}
-        return sums | {name: sum(self.columns[name][first:]) for name in ENERGY}
+        ops = pd.DataFrame(self._ops, columns=[*KEY, *SHAPE_COLUMNS, *FIGURES])
+        frame = ops.loc[ops.index.repeat(self._rows_of_op)].reset_index(drop=True)
+        split = {name: name.partition(".") for name in set(self._names)}
+        frame["component"] = [split[name][0] for name in self._names]
+        frame["action"] = [split[name][2] for name in self._names]
+        frame["count"] = self._counts
+        frame[ENERGY] = np.concatenate([np.empty((0, 3)), *self._energies])
+        return frame[COLUMNS]
 
 
-def _figures(counts: Counts, arch: Arch) -> dict[str, Any]:
-    return {
-        "macs": counts.macs,
-        "effectual_macs": counts.effectual_macs,
-        "cycles": counts.cycles,
-        "dense_cycles": counts.dense_cycles,
-        "stall_cycles": counts.stall_cycles,
-        "dense_stall_cycles": counts.dense_stall_cycles,
-        "latency_s": counts.latency_s(arch.clock_hz),
-        "dense_latency_s": counts.dense_latency_s(arch.clock_hz),
-        "dram_bytes": counts.dram_bytes,
-    }
+def _figures(counts: Counts, clock_hz: float) -> tuple[Any, ...]:
+    """Figures of an op in the order of `FIGURES`."""
+    return (
+        counts.macs,
+        counts.effectual_macs,
+        counts.cycles,
+        counts.dense_cycles,
+        counts.stall_cycles,
+        counts.dense_stall_cycles,
+        counts.latency_s(clock_hz),
+        counts.dense_latency_s(clock_hz),
+        counts.dram_bytes,
+    )
 
 
 def _unit_cycles(counted: Sequence[Counted], units: bool) -> dict[str, Any]:
