@@ -117,7 +117,7 @@ def _predict(mnk, tiles, sides, splits, p, out, tile_out, split_out):  # type: i
     # one. The tile with the least bound comes first, which rules out most others.
     power, size, unit = p.overlap, p.operand_bytes, 1e6  # microseconds keep the powers far from underflow
     root, per_sm, launch, prologue = 1.0 / power, 1.0 / p.sms, unit * p.launch_s, unit * p.prologue_s
-    share = 1.0 / splits
+    share, per_side = 1.0 / splits, 1.0 / sides
     mixed, l2_rate, bound = np.empty(len(tiles)), np.empty(len(tiles)), np.empty(len(tiles))
     for j in range(len(tiles)):
         bm, bn = sides[tiles[j, 0]], sides[tiles[j, 1]]
@@ -126,11 +126,14 @@ def _predict(mnk, tiles, sides, splits, p, out, tile_out, split_out):  # type: i
         l2_rate[j] = unit * (bm + bn) * size / p.l2
     to_dram, to_sustained, to_starved = unit * size / p.dram, unit * 2.0 / p.sustained_flops, unit * size / p.sm_dram
     to_split = unit * 8.0 / p.split
+    per_working = 1.0 / np.maximum(np.arange(p.sms + 1), 1)
     rows, columns = np.empty(len(sides), np.int64), np.empty(len(sides), np.int64)
     for i in range(mnk.shape[0]):
         m, n, k = mnk[i, 0], mnk[i, 1], float(mnk[i, 2])
         for side in range(len(sides)):
-            rows[side], columns[side] = -(-m // sides[side]), -(-n // sides[side])
+            # a multiplication for a division: half a unit keeps the quotient clear of whole numbers
+            rows[side] = int((m + sides[side] - 0.5) * per_side[side])
+            columns[side] = int((n + sides[side] - 0.5) * per_side[side])
         outputs = float(m) * n
         elements = (float(m) + n) * k + outputs
         dram, sustained, starved = elements * to_dram, to_sustained * outputs * k, elements * to_starved
@@ -163,7 +166,7 @@ def _predict(mnk, tiles, sides, splits, p, out, tile_out, split_out):  # type: i
                     break  # what lies outside the norm only grows with the split
                 length = k * share[s]
                 total = whole + _raise(waves * length * mixed[j], power) + _raise(length * unit * p.step_s, power)
-                total += _raise(starved / min(ctas, p.sms), power)
+                total += _raise(starved * per_working[min(ctas, p.sms)], power)
                 if best < np.inf and total >= _raise(best - outside, power):
                     continue
                 best = outside + total**root
