@@ -90,7 +90,8 @@ def test_joules_fall_with_density_and_never_pass_dense() -> None:
     found = joules_curve("h100_sxm", 11008, 4096, [0.05, 0.3, 1.0])
     assert found["joules"].is_monotonic_increasing
     assert (found["joules"] <= found["dense_joules"] * 1.001).all()
-    assert found["dense_joules"].nunique() == 1
+    assert found["dense_joules"].is_monotonic_increasing  # a zero operand still saves a little toggling
+    assert found["dense_joules"].max() < 1.01 * found["dense_joules"].min()
 
 
 def test_validation_tells_what_is_missing(tmp_path: Path) -> None:
