@@ -200,8 +200,11 @@ def cnvlutin(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
     held_brick, held_offset = (np.zeros((TRACES, 16), dtype=np.int64) for _ in range(2))
     ports = {name: np.zeros((TRACES, cycles, 16), dtype=np.int64) for name in ("count", "value", "offset", "weight")}
     take, barrier = (np.zeros((TRACES, cycles), dtype=np.bool_) for _ in range(2))
+    # a row counts by the share of its cycles that fall into the counted ones, or long rows would be cut off
+    rows_done, row_cycles = np.zeros((TRACES, cycles)), np.maximum(counts, 1).sum(axis=-1).max(axis=-1)
     for cycle in range(1, cycles):
         active = (spent < BRICKS) & is_open[:, None]
+        rows_done[:, cycle] = is_open / row_cycles[t[:, 0], row]
         at = np.where(active, spent, 0)
         count = counts[t, row[:, None], lane, at]
         offset = order[t, row[:, None], lane, at, slot]
@@ -236,7 +239,7 @@ def cnvlutin(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
             "sb_weight": _flat(ports["weight"], 8),
         },
         {"take": (take[..., None], always[..., 0] & (np.arange(cycles) > 0)), **_when_valid(done, sums)},
-        int(barrier[:, SETTLE:].sum()) * 16 * BRICKS * BRICK,
+        round(rows_done[:, SETTLE:].sum() * 16 * BRICKS * BRICK),
     )
 
 
@@ -280,10 +283,12 @@ def sparten(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
     offered, current = (np.zeros((TRACES, cycles), dtype=np.int64) for _ in range(2))
     place = np.full((TRACES, cycles, CUS), -1)
     take, barrier = (np.zeros((TRACES, cycles), dtype=np.bool_) for _ in range(2))
+    rows_done = np.zeros((TRACES, cycles))
     start = CUS * CHUNKS + 1
     for cycle in range(start, cycles):
         offered[:, cycle], current[:, cycle] = taken, row
         at = np.minimum(done_in_row, order.shape[-1] - 1)
+        rows_done[:, cycle] = is_open / np.maximum(work[t, row].max(axis=1), 1)
         place[:, cycle] = np.where(is_open[:, None], order[t[:, None], row[:, None], cu, at[:, None]], -1)
         barrier[:, cycle] = is_open & (done_in_row + 1 >= work[t, row].max(axis=1))
         take[:, cycle] = ~is_open | barrier[:, cycle]
@@ -323,5 +328,5 @@ def sparten(density: float, cycles: int, rng: np.random.Generator) -> Stimulus:
             "out_valid": expected["out_valid"],
             "psum": (both, done),
         },
-        int(barrier[:, SETTLE:].sum()) * CUS * CHUNKS * CHUNK,
+        round(rows_done[:, SETTLE:].sum() * CUS * CHUNKS * CHUNK),
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 mpl.use("Agg")
 
 from simkit.rtl.figure import PANEL, energy_from_gates
 from simkit.rtl.results import break_even, load_results
+from simkit.rtl.stimuli import SETTLE, cnvlutin, sparten
 
 
 def _row(design: str, twin: str, density: float, slot: float, area: float) -> dict:
@@ -39,3 +41,13 @@ def test_the_figure_shows_the_committed_results():
         assert slots["tensordash_pe", x] == y
     assert len(ax.get_lines()) > len(PANEL)
     assert "pJ" in ax.get_ylabel()
+
+
+@pytest.mark.parametrize("cycles", [150, 400])
+def test_slots_do_not_depend_on_where_a_row_is_cut(cycles):
+    """Dense rows: Cnvlutin's 16 lanes do 16 slots a cycle; SparTen's two CUs do their rows at the slower one's pace."""
+    rng = np.random.default_rng(0)
+    assert cnvlutin(1.0, cycles, rng).mac_slots == pytest.approx(64 * (cycles - SETTLE) * 16, rel=1e-6)
+    slots = sparten(1.0, cycles, rng).mac_slots / (64 * (cycles - SETTLE))
+    # half of 256 weights match, the slower of two binomials a little more: 2 * 256 slots in about 132.5 cycles
+    assert slots == pytest.approx(512 / 132.5, rel=0.02)
