@@ -3,6 +3,13 @@
 Points travel to workers, traces do not: workers open them by path and write their parts themselves, so traces and the
 output folder must lie where all of them see them. A batch whose worker died is given out again by the scheduler; when
 the scheduler itself goes away, this side waits for it to come back and hands out what had no answer.
+
+On SLURM, ``dask-jobqueue`` (``pip install 'zeroskip[cluster]'``) starts scheduler and workers::
+
+    from dask_jobqueue import SLURMCluster
+    jobs = SLURMCluster(cores=1, memory="4 GB", walltime="02:00:00")
+    jobs.scale(jobs=64)
+    sk.sweep(traces, archs, fields=fields, out="/shared/out", scheduler=jobs.scheduler_address)
 """
 
 from __future__ import annotations
