@@ -71,7 +71,8 @@ def test_figures_are_there(open_page: Any) -> None:
     images = page.eval_on_selector_all(".figures img", "all => all.map(i => [i.naturalWidth, i.alt])")
     assert len(images) >= 7
     assert all(width > 100 and alt for width, alt in images)
-    assert page.locator("figure[data-chart=tradeoff] svg").last.locator("[aria-label=dot] > *").count() == 4 * len(ARCHS)
+    marks = page.locator("figure[data-chart=tradeoff] svg").last.locator("[aria-label=dot] > *")
+    assert marks.count() == 4 * len(ARCHS)
 
 
 def test_interactive_figure_follows_its_choices_and_tips(open_page: Any) -> None:
