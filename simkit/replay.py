@@ -75,6 +75,7 @@ def replay(
     table: str | EnergyTable = DEFAULT_TABLE,
     ops: Iterable[str] | None = None,
     weights: str = "recorded",
+    batch: int | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> Result:
@@ -93,6 +94,9 @@ def replay(
     weights : str
         Which weight masks two-sided designs see: ``"recorded"`` (the trace's own), ``"dense"``, or
         ``"random:0.5"`` (an i.i.d. mask of that density: synthetic, for what-if studies).
+    batch : int, optional
+        Tokens of one launch: 1 as in decoding; the recorded forward passes by default. It decides how often weights
+        are fetched, and over how many tokens a GPU's gather takes the union of the masks.
     threads : int, optional
         Kernels release the GIL; all cores by default.
     progress : bool
@@ -113,9 +117,9 @@ def replay(
     runs: dict[str, Any] = {}
     with tqdm(total=len(many_traces) * len(many_archs), desc="replay", unit="run", disable=not progress) as bar:
         for trace in many_traces:
-            work = Workload(trace, ops, weights)
+            work = Workload(trace, ops, weights, batch)
             for one in many_archs:
-                if run_key(trace, one, prices, work.wanted, weights) not in runs:
+                if run_key(trace, one, prices, work.wanted, weights, batch) not in runs:
                     runs.update(add_run(rows, work, one, prices, threads))
                 bar.update()
     return Result(rows.frame(), {"runs": runs})
@@ -138,7 +142,7 @@ def add_run(
     `units` keeps the busy cycles of every PE or lane, which many runs of a large array would make bulky.
     """
     counted = work.count(arch, threads)
-    run = run_key(work.trace, arch, table, work.wanted, work.weights)
+    run = run_key(work.trace, arch, table, work.wanted, work.weights, work.batch)
     totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), counted, arch, table)
     meta = {
         "trace": work.facts,
@@ -228,9 +232,11 @@ def _unit_cycles(counted: Sequence[Counted], units: bool) -> dict[str, Any]:
     return {"stalls": stalls, "slots": slots, "unit_busy": busy}
 
 
-def run_key(trace: Trace, arch: Arch, table: EnergyTable, ops: list[str] | None, weights: str) -> str:
+def run_key(
+    trace: Trace, arch: Arch, table: EnergyTable, ops: list[str] | None, weights: str, batch: int | None = None
+) -> str:
     """Content key of a run: the same inputs and the same kernels give the same key."""
-    return key_of(trace.hash, arch.hash, table.hash, ops, weights, model_sources())
+    return key_of(trace.hash, arch.hash, table.hash, ops, weights, batch, model_sources())
 
 
 def _slots(counts: Counts) -> dict[str, int]:

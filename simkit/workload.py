@@ -42,6 +42,8 @@ class Workload:
         Only these; all by default.
     weights : str
         Which weight masks, as in `simkit.replay`.
+    batch : int, optional
+        Tokens of one launch, as in `simkit.replay`.
     hold : bool
         Keep masks in memory and what was counted of them, for a sweep; otherwise masks are streamed each time.
 
@@ -51,10 +53,19 @@ class Workload:
         If the trace has none of these ops.
     """
 
-    def __init__(self, trace: Trace, ops: Iterable[str] | None = None, weights: str = "recorded", hold: bool = False):
-        self.trace, self.weights = trace, weights
+    def __init__(
+        self,
+        trace: Trace,
+        ops: Iterable[str] | None = None,
+        weights: str = "recorded",
+        batch: int | None = None,
+        hold: bool = False,
+    ):
+        if batch is not None and batch < 1:
+            raise InputError(f"batch = {batch}: a launch has at least 1 token; leave it out for the recorded passes")
+        self.trace, self.weights, self.batch = trace, weights, batch
         self.wanted = sorted(ops) if ops is not None else None
-        self.items = list(build_ops(trace, self.wanted, weights))
+        self.items = list(build_ops(trace, self.wanted, weights, batch))
         self.vectors = vector_specs(trace, self.wanted)
         if not self.items and not self.vectors:
             known = sorted({spec.op for spec in trace.ops() if spec.kind == "gemm"})
@@ -112,7 +123,9 @@ def _held(items: list[Op]) -> list[Op]:
     return [replace(op, activation=hold(op.activation), weight=hold(op.weight), output=hold(op.output)) for op in items]
 
 
-def build_ops(trace: Trace, ops: list[str] | None = None, weights: str = "recorded") -> Iterable[Op]:
+def build_ops(
+    trace: Trace, ops: list[str] | None = None, weights: str = "recorded", batch: int | None = None
+) -> Iterable[Op]:
     """Turn a trace's op list into hardware ops with the recorded masks."""
     for spec in trace.ops():
         if spec.kind != "gemm" or (ops is not None and spec.op not in ops):
@@ -129,7 +142,7 @@ def build_ops(trace: Trace, ops: list[str] | None = None, weights: str = "record
             activation=site.mask() if site else None,
             weight=weight_mask(weights, spec.n, spec.k, recorded) if spec.has_weight else None,
             output=output.mask() if output else None,
-            batch=spec.tokens_per_pass,
+            batch=batch if batch is not None and spec.has_weight else spec.tokens_per_pass,
             repeat=spec.repeat,
             has_weight=spec.has_weight,
         )

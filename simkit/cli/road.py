@@ -72,6 +72,10 @@ def record(
     text: Annotated[str | None, typer.Option(help="Text column of a file or hub data set.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column of a file or hub data set.")] = None,
     site: Annotated[list[str] | None, typer.Option(help="Site pattern for a model whose family is unknown.")] = None,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to decode after each prompt, with a KV cache.")] = 0,
+    threshold: Annotated[list[float] | None, typer.Option(help="Also record |a| > this; repeat for several.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also record what INT8 leaves non-zero.")] = False,
+    merge: Annotated[bool, typer.Option(help="Fold adapters into the weights.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print facts of the trace as JSON.")] = False,
 ) -> None:
     """Record a model's activation masks over held-out text; a stopped run goes on where it was."""
@@ -89,6 +93,10 @@ def record(
         text=text,
         label=label,
         sites=site,
+        new_tokens=new_tokens,
+        thresholds=threshold or (),
+        int8=int8,
+        merge=merge,
     )
     print_info(made, as_json)
 
@@ -99,6 +107,7 @@ def replay(
     table: Annotated[str, typer.Option(help="Energy table ('simkit ls tables').")] = "default_45nm",
     op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
     weights: Annotated[str, typer.Option(help="recorded, dense, or random:DENSITY (synthetic).")] = "recorded",
+    batch: Annotated[int | None, typer.Option(help="Tokens of one launch: 1 as in decoding.")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="Change a field, e.g. lanes=32.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the result as Parquet.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
@@ -109,7 +118,9 @@ def replay(
 
     loaded = [sk.load_trace(path) for path in traces]
     archs = [sk.arch(name, **parse_changes(change or [])) for name in arch]
-    result = sk.replay(loaded, archs, table=table, ops=op or None, weights=weights, threads=threads, progress=True)
+    result = sk.replay(
+        loaded, archs, table=table, ops=op or None, weights=weights, batch=batch, threads=threads, progress=True
+    )
     if out is not None:
         result.save(out)
     if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -74,3 +76,83 @@ def verify(
         emit_json({"name": trace.name, "hash": trace.hash, "intact": True})
     else:
         typer.echo(f"{path}: intact, {trace.hash}")
+
+
+@app.command(name="slice")
+def slice_(
+    path: Annotated[str, typer.Argument(help="Trace.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Trace to write.")],
+    sequences: Annotated[int | None, typer.Option(help="How many sequences; all that follow by default.")] = None,
+    first: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    site: Annotated[list[str] | None, typer.Option(help="Only these sites; repeat for several.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Cut some sequences or sites out of a trace."""
+    import simkit as sk
+    import traces
+
+    cut = traces.slice_trace(sk.load_trace(path), out, sequences=sequences, first=first, sites=site or None)
+    print_info(cut, as_json)
+
+
+@app.command()
+def merge(
+    paths: Annotated[list[str], typer.Argument(help="Traces of the same sites, in order.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Trace to write.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Join traces of the same model, one after the other."""
+    import simkit as sk
+    import traces
+
+    print_info(traces.merge_traces([sk.load_trace(path) for path in paths], out), as_json)
+
+
+@app.command()
+def export(
+    path: Annotated[str, typer.Argument(help="Trace.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")],
+    form: Annotated[str, typer.Option("--format", help="npz, npy (DNNsim), scalesim or sparseloop (lossy).")] = "npz",
+    padding: Annotated[bool, typer.Option("--padding", help="Padding tokens too.")] = False,
+) -> None:
+    """Write a trace for another tool."""
+    import simkit as sk
+    import traces
+
+    for made in traces.export_trace(sk.load_trace(path), out, format=form, real_only=not padding):
+        typer.echo(made)
+
+
+@app.command()
+def synthesise(
+    path: Annotated[str, typer.Argument(help="Trace whose statistics are matched.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Trace to write; it is marked synthetic.")],
+    density: Annotated[float | None, typer.Option(help="Another mean density, for what-if studies.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Draw a synthetic trace with a real one's per-neuron densities, token skew and correlation."""
+    import simkit as sk
+    import traces
+
+    print_info(traces.synthesise(sk.load_trace(path), out, density=density, seed=seed), as_json)
+
+
+@app.command()
+def stats(
+    path: Annotated[str, typer.Argument(help="Trace.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One object a site.")] = False,
+) -> None:
+    """Show unions over batches, overlap between tokens, entropy and hot neurons of every site."""
+    import simkit as sk
+    from traces.stats import summarise
+
+    rows = []
+    for name, site in sk.load_trace(path).sites.items():
+        facts = asdict(summarise(site.mask()))
+        unions = facts.pop("union_density")
+        rows.append({"site": name, **facts, **{f"union_{batch}": value for batch, value in unions.items()}})
+    if as_json:
+        emit_json(rows)
+    else:
+        emit_table(rows, {key: key.replace("_", " ") for key in rows[0]})

@@ -117,3 +117,13 @@ def test_functions_are_not_hidden_by_their_modules() -> None:
 
     assert import_module("simkit.replay").replay is sk.replay
     assert import_module("simkit.sweep").sweep is sk.sweep
+
+
+def test_batch_decides_launches(trace) -> None:
+    whole = sk.replay(trace, ["h100_sxm"]).ops.set_index("layer")
+    single = sk.replay(trace, ["h100_sxm"], batch=1).ops.set_index("layer")
+    assert set(single["batch"]) == {1}
+    assert (single["latency_s"] > whole["latency_s"]).all()
+    assert single["macs"].tolist() == whole["macs"].tolist()
+    with pytest.raises(InputError, match="batch = 0"):
+        sk.replay(trace, ["h100_sxm"], batch=0)
