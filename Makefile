@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint docs bench bench-peers mutate wheelhouse rtl-tools clean
+.PHONY: help install demo test lint docs bench bench-peers mutate wheelhouse tools clean
 
 help:
 	@echo "make install      make the environment in .venv"
@@ -37,15 +37,18 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 
-# Verilator is wanted by the RTL tests alone; where it cannot be installed they say so and are skipped.
-rtl-tools:
-	@if ! command -v verilator >/dev/null 2>&1 && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-		echo "== RTL tests: installing Verilator from Debian"; \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends verilator g++ ; } \
-			>/dev/null 2>&1 || echo "   could not; the RTL tests will be skipped"; \
+# Verilator and Chromium are wanted by the RTL and the report's tests alone; where they cannot be installed, those are
+# skipped with the reason.
+tools:
+	@missing=""; command -v verilator >/dev/null 2>&1 || missing="verilator g++"; \
+	command -v chromium >/dev/null 2>&1 || missing="$$missing chromium"; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "== tools for tests, from Debian: $$missing"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing ; } \
+			>/dev/null 2>&1 || echo "   could not; their tests will be skipped"; \
 	fi
 
-test: $(STAMP) lint rtl-tools
+test: $(STAMP) lint tools
 	@echo "== tests"
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
@@ -56,15 +59,12 @@ bench: $(STAMP)
 bench-peers: $(STAMP)
 	@$(BIN)/python tests/benchmarks/peers out/peers
 
-bench-peers: $(STAMP)
-	@$(BIN)/python -m tests.benchmarks.peers
-
 docs: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "== documentation: docs/_build/html/index.html"
 
-mutate: $(STAMP) rtl-tools
+mutate: $(STAMP) tools
 	@$(BIN)/python -m simkit.rtl.mutate
 
 PY ?= 3.12

@@ -127,8 +127,8 @@ def _figures(tree: dict[str, Any], prefix: str = "") -> Any:
 
 
 def plot(
-    figure: Annotated[str, typer.Argument(help="speedup, energy, tradeoff, density or gap.")],
-    inputs: Annotated[list[str], typer.Argument(help="A result (Parquet); traces for density and gap.")],
+    figure: Annotated[str, typer.Argument(help="speedup, energy, tradeoff, density, gap, stalls ....")],
+    inputs: Annotated[list[str], typer.Argument(help="A result (Parquet); traces for density, density-map and gap.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG, PDF or SVG.")],
     style: Annotated[str | None, typer.Option(help="ieee, acm or slides.")] = None,
     op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
