@@ -40,8 +40,9 @@ lint: $(STAMP)
 # Verilator and Chromium are wanted by the RTL and the report's tests alone; where they cannot be installed, those are
 # skipped with the reason.
 tools:
-	@missing=""; command -v verilator >/dev/null 2>&1 || missing="verilator g++"; \
+	@missing=""; command -v verilator >/dev/null 2>&1 || missing="verilator g++ make"; \
 	command -v chromium >/dev/null 2>&1 || missing="$$missing chromium"; \
+	test -d /usr/share/qflow/tech/osu018 || missing="$$missing qflow-tech-osu018"; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		echo "== tools for tests, from Debian: $$missing"; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing ; } \
