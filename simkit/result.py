@@ -133,7 +133,9 @@ class Result:
 
     def __repr__(self) -> str:
         runs = self.frame[["trace", "arch"]].drop_duplicates()
-        return f"Result({len(runs)} runs: {', '.join(f'{t} on {a}' for t, a in runs.itertuples(index=False))})"
+        shown = [f"{trace} on {arch}" for trace, arch in runs.head(4).itertuples(index=False)]
+        rest = f" and {len(runs) - len(shown):,} more" if len(runs) > len(shown) else ""
+        return f"Result({len(runs):,} runs: {', '.join(shown)}{rest})"
 
     def _repr_html_(self) -> str:
         from .tables import table
