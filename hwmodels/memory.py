@@ -126,8 +126,11 @@ class Movement(NamedTuple):
 def movement(op: Op, arch: Arch, compute: Compute) -> Movement:
     """Tile an op by tokens and say what each tile moves."""
     moved, dense_op = traffic(op, arch), op.dense()
-    tiles = _tiles(op, arch, moved, _token_cycles(op, compute))
-    dense_rate = np.full(op.m, compute.dense_cycles / op.repeat / op.m)
+    rate = _token_cycles(op, compute)
+    tiles = _tiles(op, arch, moved, rate)
+    # a run as long as the dense one is the dense one: launches of unlike length must not tell them apart
+    as_dense = compute.cycles == compute.dense_cycles
+    dense_rate = rate if as_dense else np.full(op.m, compute.dense_cycles / op.repeat / op.m)
     return Movement(
         tiles=tiles,
         dense=_tiles(dense_op, arch, traffic(dense_op, arch), dense_rate),

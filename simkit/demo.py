@@ -88,9 +88,10 @@ def summarise(result: Result) -> list[Row]:
     rows: dict[str, Row] = {}
     for scope, table in scopes.items():
         for line in table.to_dict("records"):
-            trace = result.meta["runs"][line["run"]]["trace"]
-            row = rows.setdefault(line["tuning"], _head(line["tuning"], trace))
-            row["archs"].setdefault(line["arch"], {})[scope] = {
+            meta = result.meta["runs"][line["run"]]
+            row = rows.setdefault(line["tuning"], _head(line["tuning"], meta))
+            arch = row["archs"].setdefault(line["arch"], {"run": line["run"], "hash": meta["arch"]["hash"]})
+            arch[scope] = {
                 "cycles": int(line["cycles"]),
                 "dense_cycles": int(line["dense_cycles"]),
                 "stall_cycles": int(line["stall_cycles"]),
@@ -106,8 +107,8 @@ def summarise(result: Result) -> list[Row]:
     return list(rows.values())
 
 
-def _head(tuning: str, trace: dict[str, Any]) -> Row:
-    measured = trace["measurements"]
+def _head(tuning: str, meta: dict[str, Any]) -> Row:
+    trace, measured = meta["trace"], meta["trace"]["measurements"]
     return {
         "model": MODEL,
         "tuning": tuning,
@@ -115,8 +116,15 @@ def _head(tuning: str, trace: dict[str, Any]) -> Row:
         "accuracy_se": measured["accuracy_se"],
         "density": None,
         "tokens": trace["tokens"],
-        "trace_hash": trace["hash"],
         "archs": {},
+        "provenance": {
+            "trace_hash": trace["hash"],
+            "table_hash": meta["table"]["hash"],
+            "kernels": meta["kernels"],
+            "weights": meta["weights"],
+            "recorded": trace["provenance"],
+            "replayed": meta["environment"],
+        },
     }
 
 

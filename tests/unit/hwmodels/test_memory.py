@@ -112,3 +112,11 @@ def test_latency_is_compute_and_stalls() -> None:
     counts = simulate(Op("x", 0, 4, 8, 2), slow())
     assert counts.latency_s(1e9) == pytest.approx((counts.cycles + counts.stall_cycles) * 1e-9)
     assert counts.dense_latency_s(1e9) == pytest.approx((counts.dense_cycles + counts.dense_stall_cycles) * 1e-9)
+
+
+def test_a_dense_run_stalls_as_its_dense_baseline_at_launches_of_unlike_length() -> None:
+    arch = load_arch("systolic_32x32")
+    op = Op("down", 0, 289, 1536, 384, activation=PackedMask.bernoulli(289, 1536, 0.2, 1), batch=100)
+    counts = simulate(op, arch)
+    assert counts.stall_cycles > 0
+    assert (counts.cycles, counts.stall_cycles) == (counts.dense_cycles, counts.dense_stall_cycles)

@@ -338,7 +338,12 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(spec: Path, tmp_path: Path) -> None:
     spec.write_text(spec.read_text() + "  lanes: {from: 1, to: 400, points: 400}\n")
     command = [sys.executable, "-m", "simkit", "sweep", str(spec), "--out", str(tmp_path / "o"), "-q", "--json"]
     process = subprocess.Popen(
-        [*command, "--processes", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--processes", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background of a shell inherits SIGINT as ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(4)]
