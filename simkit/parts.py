@@ -83,7 +83,11 @@ class Parts:
 
         wanted = list(dict.fromkeys(runs))
         paths = dict.fromkeys(self._part[run] for run in wanted)
-        frames = [pq.read_table(path).to_pandas() for path in paths]
+        frames = []
+        for path in paths:
+            frame = pq.read_table(path).to_pandas()
+            # a point may stand in two parts: its worker died after writing one, and another worker did it again
+            frames.append(frame[frame["run"].map(self._part) == path])
         frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
         place = pd.Categorical(frame["run"], categories=wanted).codes
         order = place.argsort(kind="stable")

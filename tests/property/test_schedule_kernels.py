@@ -88,18 +88,19 @@ def test_eie_equals_its_twin(
 
 @SLOW
 @given(mask=masks(st.integers(1, 24), st.integers(1, 200)), rows=st.sampled_from([1, 4, 16]))
-def test_more_lookahead_and_fewer_rows_never_cost_a_cycle(mask: PackedMask, rows: int) -> None:
+def test_tensordash_stays_between_its_bounds(mask: PackedMask, rows: int) -> None:
+    """A lane takes one element a cycle and the window moves three steps at most.
+
+    That rows in lock-step never finish before the slowest of them alone is *not* a bound: a greedy claim that comes
+    later can be the better one.
+    """
     m, k = mask.shape
-    op = Op("x", 0, m, k, 1, mask)
-    arch = load_arch("tensordash").with_(rows=rows)
-    together = simulate(op, arch)
+    together = simulate(Op("x", 0, m, k, 1, mask), load_arch("tensordash").with_(rows=rows))
     assert together.cycles <= together.dense_cycles
     assert 3 * together.cycles >= together.dense_cycles
-    alone = [
-        simulate(replace(op, m=1, activation=PackedMask(mask.words[row : row + 1], k)), arch).cycles for row in range(m)
-    ]
-    groups = [alone[first : first + rows] for first in range(0, m, rows)]
-    assert together.cycles >= sum(max(group) for group in groups)
+    ones = np.bitwise_count(mask.words).sum(axis=1, dtype=np.int64)
+    fullest = [int(ones[first : first + rows].max()) for first in range(0, m, rows)]
+    assert together.cycles >= sum(-(-count // 16) for count in fullest)
 
 
 @pytest.mark.parametrize(

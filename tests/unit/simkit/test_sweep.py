@@ -361,3 +361,14 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(spec: Path, tmp_path: Path) -> None:
     before = len(parts.runs)
     parts.refresh()
     assert len(parts.runs) == before
+
+
+def test_a_point_that_stands_in_two_parts_is_loaded_once(plain_trace_path: Path, tmp_path: Path) -> None:
+    trace = sk.load_trace(plain_trace_path)
+    sk.replay(trace, ["cnvlutin", "dadiannao"]).save(tmp_path / "a.parquet")
+    sk.replay(trace, ["dadiannao", "systolic_32x32"]).save(tmp_path / "b.parquet")
+    parts = Parts(tmp_path)
+    parts.refresh()
+    frame = parts.load(parts.runs).frame
+    assert set(frame["arch"]) == {"cnvlutin", "dadiannao", "systolic_32x32"}
+    assert not frame.duplicated(["run", "layer", "op", "component", "action"]).any()
