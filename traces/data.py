@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,43 @@ from .fetch import Package, settle_hub_access, unpacked
 
 @dataclass(frozen=True)
 class Split:
-    """Texts with integer class labels, or none."""
+    """Items of one kind, with or without labels.
 
-    texts: tuple[str, ...]
-    labels: tuple[int, ...] | None
+    Parameters
+    ----------
+    items : tuple of str, or uint8 array (N, H, W) or (N, H, W, C)
+        Texts; images, as an array or as files' paths; or paths of WAV files.
+    labels : tuple, optional
+        Classes as int, numbers as float, or target texts as str.
+    kind : {"text", "images", "audio"}
+        What the items are.
+    """
+
+    items: Any
+    labels: tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None
+    kind: str = "text"
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.items)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The items of a split of texts.
+
+        Raises
+        ------
+        InputError
+            If it holds something else.
+        """
+        if self.kind != "text":
+            raise InputError(f"this data set holds {self.kind}, not text")
+        return tuple(self.items)
 
     def head(self, limit: int | None) -> Split:
         """Return the first `limit` items, in the split's own fixed order."""
         if limit is None or limit >= len(self):
             return self
-        return Split(self.texts[:limit], None if self.labels is None else self.labels[:limit])
+        return replace(self, items=self.items[:limit], labels=None if self.labels is None else self.labels[:limit])
 
 
 @dataclass(frozen=True)

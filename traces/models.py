@@ -123,6 +123,23 @@ def load_tokenizer(name: str) -> Any:
     return _guarded(name, lambda: AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=False))
 
 
+def modality(config: Any) -> str:
+    """Return what kind of item a model takes: ``text``, ``images`` or ``audio``."""
+    if hasattr(config, "num_mel_bins"):
+        return "audio"
+    return "images" if hasattr(config, "patch_size") and hasattr(config, "image_size") else "text"
+
+
+def image_statistics(name: str) -> tuple[list[float], list[float]]:
+    """Return the mean and the standard deviation of the channels that a vision model was trained with, scale 0 to 1."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    facts, _ = _guarded(name, lambda: ImageProcessingMixin.get_image_processor_dict(model_folder(name)))
+    if not facts.get("do_normalize", True):
+        return [0.0] * 3, [1.0] * 3
+    return facts.get("image_mean") or [0.5] * 3, facts.get("image_std") or [0.5] * 3
+
+
 def default_task(name: str) -> str:
     """Return what a model is for: a packaged one's task, else what its configuration's architecture says."""
     if name in MODELS:

@@ -11,14 +11,16 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .batches import Batch, collate, encode, padding_token, sorted_order
+from .batches import Batch, sorted_order
 from .data import Split, load_data
 from .errors import InputError, NumericError
 from .folder import Folder
-from .models import default_task, load_model, load_tokenizer
+from .inputs import prepare
+from .models import default_task, load_model
 from .passes import decode_probe, prompt_probe, run_batch
 from .probe import probe_ops
 from .provenance import provenance
@@ -143,20 +145,20 @@ class _Session:
         self.facts = facts
         name = facts["model"]["name"]
         self.tuned = _tuned(name, adapter)
-        tokenizer = load_tokenizer(name)
-        self.tokens = encode(tokenizer, split.texts, facts["data"]["max_length"])
-        self.pad = padding_token(tokenizer)
+        if facts["task"] != "seq2seq":  # where labels are what the decoder reads; elsewhere they change no activation
+            split = replace(split, labels=None)
+        self.inputs = prepare(name, facts["task"], split, facts["data"]["max_length"])
         self.adapter, self.patterns = adapter, sites
-        self.order = sorted_order([len(t) for t in self.tokens], facts["batch_size"])
+        self.order = sorted_order(self.inputs.lengths, facts["batch_size"])
         self.new_tokens = int(facts["new_tokens"])
         self.capacity = sum(
-            len(rows) * (max(len(self.tokens[r]) for r in rows) + self.new_tokens) for rows in self.order
+            len(rows) * (max(self.inputs.lengths[r] for r in rows) + self.new_tokens) for rows in self.order
         )
         self.plan = self._plan_key()
 
     def _plan_key(self) -> str:
         """SHA-256 of all that decides the trace's content."""
-        digest = hashlib.sha256(json.dumps(self.tokens).encode())
+        digest = hashlib.sha256(self.inputs.fingerprint())
         key = self.tuned["key"] if self.tuned else None
         digest.update(json.dumps([self.facts, key, self.patterns], sort_keys=True).encode())
         return digest.hexdigest()
@@ -237,7 +239,7 @@ class _Session:
         try:
             for index in range(first, len(self.order)):
                 side = "left" if self.new_tokens else "right"
-                batch = collate(self.tokens, self.order[index], self.pad, side)
+                batch = self.inputs.batch(self.order[index], side)
                 began, hooked = time.perf_counter(), tap.seconds
                 with torch.inference_mode():
                     for columns in run_batch(model, batch, index, self.new_tokens):
