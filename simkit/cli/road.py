@@ -49,12 +49,14 @@ def tune(
     label: Annotated[str | None, typer.Option(help="Label column of a file or hub data set.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the tuning's own by default.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only this many training examples.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task; what the model is for by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
     """Tune a model; a stopped run goes on where it was."""
     import traces
 
-    result = traces.tune(model=model, data=data, tuning=tuning, out=out, text=text, label=label, seed=seed, limit=limit)
+    given = {"text": text, "label": label, "task": task, "seed": seed, "limit": limit}
+    result = traces.tune(model=model, data=data, tuning=tuning, out=out, **given)
     if as_json:
         emit_json(result.measurements)
     else:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from .registry import Method, TuningEntry, list_tunings, load_tuning, methods, presets
+from .change import Change, Method, Part
+from .density import DensityLoss
+from .lora import LoRA
+from .plain import FullTuning, NoModule
+from .registry import TuningEntry, list_tunings, load_tuning, methods, presets
+from .relufy import Activation
 from .result import TuneResult, load_tuned, open_result
-from .spec import Activation, DensityLoss, LoRA, NoModule, Training, Tuning
+from .spec import Distil, Training, Tuning
 from .train import tune
 
 __all__ = [
     "Activation",
+    "Change",
     "DensityLoss",
+    "Distil",
+    "FullTuning",
     "LoRA",
     "Method",
     "NoModule",
+    "Part",
     "Training",
     "TuneResult",
     "Tuning",

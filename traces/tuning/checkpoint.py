@@ -12,7 +12,9 @@ from ..files import write_atomic
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def save(path: Path, weights: dict[str, Any], optimizer: Any, meta: dict[str, Any]) -> None:
+def save(
+    path: Path, weights: dict[str, Any], optimizer: Any, meta: dict[str, Any], extra: dict[str, Any] | None = None
+) -> None:
     """Write the state atomically.
 
     Parameters
@@ -25,11 +27,15 @@ def save(path: Path, weights: dict[str, Any], optimizer: Any, meta: dict[str, An
         Its moments are kept.
     meta : dict
         Plain data: the step, the run's key, the log so far.
+    extra : dict of str to Tensor, optional
+        What else the run must go on with; names hold a colon.
     """
     import torch
     from safetensors.torch import save_file
 
-    tensors = {"rng": torch.get_rng_state()}
+    tensors = {"rng": torch.get_rng_state()} | {name: t.detach().clone() for name, t in (extra or {}).items()}
+    if torch.cuda.is_available():
+        tensors["rng_cuda"] = torch.cuda.get_rng_state()
     for name, parameter in weights.items():
         tensors[f"weight:{name}"] = parameter.detach().clone()
         for moment in MOMENTS:
@@ -38,8 +44,13 @@ def save(path: Path, weights: dict[str, Any], optimizer: Any, meta: dict[str, An
     write_atomic(path, lambda p: save_file(tensors, p, metadata={"run": json.dumps(meta)}))
 
 
-def load(path: Path, weights: dict[str, Any], optimizer: Any, key: str) -> dict[str, Any] | None:
+def load(path: Path, weights: dict[str, Any], optimizer: Any, key: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Restore a state written by `save`; None where there is none or it belongs to another run.
+
+    Returns
+    -------
+    meta, extra : dict
+        As they were saved.
 
     Raises
     ------
@@ -63,6 +74,11 @@ def load(path: Path, weights: dict[str, Any], optimizer: Any, key: str) -> dict[
         for name, parameter in weights.items():
             parameter.copy_(tensors[f"weight:{name}"])
             if f"exp_avg:{name}" in tensors:
-                optimizer.state[parameter] = {m: tensors[f"{m}:{name}"] for m in MOMENTS}
+                moments = {m: tensors[f"{m}:{name}"] for m in MOMENTS}
+                optimizer.state[parameter] = {m: t if m == "step" else t.to(parameter) for m, t in moments.items()}
     torch.set_rng_state(tensors["rng"])
-    return meta
+    if "rng_cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng_cuda"])
+    own = ("weight", *MOMENTS)
+    extra = {name: t for name, t in tensors.items() if ":" in name and name.split(":")[0] not in own}
+    return meta, extra

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
+
+from ..errors import InputError
 from ..sites import MLPSite
-from .registry import Method
-from .spec import DensityLoss
+from .change import Method, Part
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +28,61 @@ METHOD = Method(
         "because on GELU the literal penalty has next to no gradient. Not the unrelated DEFT that ships with peft."
     ),
 )
+
+
+class DensityLoss(Part):
+    """Penalty on the share of non-zero MLP activations.
+
+    Parameters
+    ----------
+    weight : float
+        Factor of the penalty in the loss.
+    layers : tuple of float, optional
+        Factors of the single sites, in execution order, beside `weight`; all 1 by default.
+    weight_encoder, weight_decoder : float
+        Further factors of an encoder-decoder's two stacks, as the released code of DEFT has them.
+    surrogate : {"deft", "tanh"}
+        Smooth stand-in for the count: ``a^2 / (a^2 + eps)`` or ``tanh(beta * |a|)``.
+    eps, eps_end : float
+        The first surrogate's softness at the first and at the last step (geometric in between).
+    beta, beta_end : float
+        The second surrogate's slope at the first and at the last step (geometric in between).
+    warmup : float
+        Share of the steps over which the weight rises linearly from zero.
+    at : {"product", "gate"}
+        For gated MLPs, penalise what the down-projection sees or the gate branch alone.
+    count_padding : bool
+        Average over padding tokens too, as the released code of DEFT does.
+    """
+
+    weight: float = Field(default=1.0, ge=0)
+    layers: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    weight_encoder: float = Field(default=1.0, ge=0)
+    weight_decoder: float = Field(default=1.0, ge=0)
+    surrogate: Literal["deft", "tanh"] = "deft"
+    eps: float = Field(default=1e-7, gt=0)
+    eps_end: float | None = Field(default=None, gt=0)
+    beta: float = Field(default=20.0, gt=0)
+    beta_end: float | None = Field(default=None, gt=0)
+    warmup: float = Field(default=0.0, ge=0, le=1)
+    at: Literal["product", "gate"] = "product"
+    count_padding: bool = False
+
+
+def factors(sites: list[MLPSite], loss: DensityLoss) -> list[float]:
+    """Return each site's share of the penalty: the mean over a stack, times its factors.
+
+    Raises
+    ------
+    InputError
+        If `layers` names another number of sites than the model has.
+    """
+    if loss.layers is not None and len(loss.layers) != len(sites):
+        raise InputError(f"density.layers has {len(loss.layers)} factors, the model has {len(sites)} MLP sites")
+    own = loss.layers or (1.0,) * len(sites)
+    stacks = [site.name.split(".")[0] if site.name.startswith(("encoder.", "decoder.")) else "" for site in sites]
+    weights = {"encoder": loss.weight_encoder, "decoder": loss.weight_decoder, "": 1.0}
+    return [weights[stack] * f / stacks.count(stack) for stack, f in zip(stacks, own, strict=True)]
 
 
 def anneal(start: float, end: float | None, progress: float) -> float:
@@ -52,6 +110,21 @@ def penalty(values: torch.Tensor, loss: DensityLoss, progress: float) -> torch.T
     return (square / (square + anneal(loss.eps, loss.eps_end, progress))).mean()
 
 
+def of_tokens(value: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """Return the rows of the tokens where `keep` is true, (tokens, K).
+
+    Parameters
+    ----------
+    value : tensor (B, S, K) or (B S, K)
+        Activations; where it has more tokens than `keep`, the first ones are virtual tokens and do not count.
+    keep : bool tensor (B, S)
+        Which tokens are real.
+    """
+    if value.dim() == 2:  # OPT and some others flatten their tokens
+        value = value.reshape(len(keep), -1, value.shape[-1])
+    return value[:, value.shape[1] - keep.shape[1] :][keep]
+
+
 class ActivationTap:
     """Hooks that keep each MLP site's activations of the last forward pass.
 
@@ -59,29 +132,40 @@ class ActivationTap:
     ----------
     model : torch.nn.Module
     sites : list of MLPSite
-        Names must be those of `model` as it is now, after peft has wrapped it.
+        Names must be those of `model` as it is now, after its changes.
     at : {"product", "gate"}
         Input of the down-projection, or output of the activation function.
     """
 
     def __init__(self, model: Any, sites: list[MLPSite], at: str = "product") -> None:
-        self.values: list[torch.Tensor] = []
+        self._values: list[tuple[str, int, torch.Tensor]] = []
+        self._sites = sites
+        self._calls: dict[str, int] = {}
         self._handles = []
-        for site in sites:
+        for name in dict.fromkeys(site.module for site in sites):
+            site = next(s for s in sites if s.module == name)
             if at == "gate" and site.gate and site.activation is not None:
-                handle = model.get_submodule(site.activation).register_forward_hook(
-                    lambda _module, _inputs, output: self.values.append(output)
-                )
+                handle = model.get_submodule(site.activation).register_forward_hook(self._after(name))
             else:
-                handle = model.get_submodule(site.module).register_forward_pre_hook(
-                    lambda _module, inputs: self.values.append(inputs[0])
-                )
+                handle = model.get_submodule(name).register_forward_pre_hook(self._before(name))
             self._handles.append(handle)
 
-    def take(self, keep: torch.Tensor | None) -> list[torch.Tensor]:
-        """Return the activations of the tokens where `keep` is true, and forget them."""
-        values, self.values = self.values, []
-        return [v.flatten(0, -2) if keep is None else v[keep] for v in values]
+    def _after(self, name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: self._keep(name, output)
+
+    def _before(self, name: str) -> Callable[..., None]:
+        return lambda _module, inputs: self._keep(name, inputs[0])
+
+    def _keep(self, name: str, value: torch.Tensor) -> None:
+        call = self._calls.get(name, 0)  # ALBERT runs one layer's weights many times in a pass
+        self._calls[name] = call + 1
+        self._values.append((name, call, value))
+
+    def take(self) -> list[torch.Tensor | None]:
+        """Return the last pass's activations by site, None where a site did not run, and forget them."""
+        found = {(name, call): value for name, call, value in self._values}
+        self._values, self._calls = [], {}
+        return [found.get((site.module, site.call)) for site in self._sites]
 
     def close(self) -> None:
         """Remove the hooks."""

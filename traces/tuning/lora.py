@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
 
 from ..errors import InputError
 from ..sites import weight_shape
-from .registry import Method
-from .spec import LoRA
-
-METHOD = Method(
-    name="lora",
-    title="Low-rank adaptation of frozen linear layers, through the peft library",
-    equation="y = x W + (alpha / r) x A B;  A: (K, r) random, B: (r, N) zero at the start; W frozen",
-    source="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685",
-    evidence="paper",
-    notes="Merged before recording by default, so it adds no operation at inference.",
-)
+from .change import Change, Decided, Method, Part
 
 PEFT_TASKS = {
     "classification": "SEQ_CLS",
@@ -29,42 +22,107 @@ PEFT_TASKS = {
 }
 # heads that a checkpoint lacks, so they are trained whole beside the adapters
 HEADS = ("classifier", "score", "pre_classifier")
+Targets = Literal["all-linear"] | tuple[str, ...]
 
 
-def wrap(model: Any, module: LoRA, task: str) -> Any:
-    """Wrap a model with LoRA through `peft`; the task head stays trainable.
+class LoRA(Part):
+    """Low-rank adaptation of linear layers, through the `peft` library (Hu et al., arXiv 2106.09685).
+
+    Parameters
+    ----------
+    r : int
+        Rank.
+    alpha : float
+        The product is scaled by ``alpha / r``.
+    dropout : float
+        On the adapter's input.
+    targets : "all-linear" or names
+        Last parts of module names, or whole names.
+    """
+
+    type: Literal["lora"] = "lora"
+    r: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: Targets = "all-linear"
+
+    def change(self) -> Change:
+        """Return the wrapping."""
+        return PeftChange(self)
+
+
+METHOD = Method(
+    name="lora",
+    title="Low-rank adaptation of frozen linear layers, through the peft library",
+    equation="y = x W + (alpha / r) x A B;  A: (K, r) random, B: (r, N) zero at the start; W frozen",
+    source="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685",
+    evidence="paper",
+    notes="Merged before recording by default, so it adds no operation at inference.",
+    module=LoRA,
+)
+
+
+class PeftChange(Change):
+    """Wraps a model by a configuration of the `peft` library; subclasses say which."""
+
+    def __init__(self, part: Any) -> None:
+        self.part = part
+
+    def config(self, net: Any, task: str) -> Any:
+        """Return the `peft` configuration."""
+        import peft
+
+        return peft.LoraConfig(
+            task_type=PEFT_TASKS[task],
+            r=self.part.r,
+            lora_alpha=self.part.alpha,
+            lora_dropout=self.part.dropout,
+            target_modules=linear_targets(net, self.part.targets),
+            modules_to_save=heads(net) or None,
+        )
+
+    def apply(self, net: Any, task: str, decided: Decided) -> Any:
+        """Wrap; the task head stays trainable."""
+        import peft
+
+        config = self.config(net, task)
+        with warnings.catch_warnings():
+            # peft 0.21 asks for an attribute that transformers 5 has renamed
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            return peft.get_peft_model(net, config)
+
+    def merge(self, net: Any) -> Any:
+        """Fold the adapters into the weights."""
+        return net.merge_and_unload(safe_merge=True)
+
+
+def heads(net: Any) -> list[str]:
+    """Return the names of a model's task heads."""
+    return [name for name, _ in net.named_children() if name in HEADS]
+
+
+def linear_targets(net: Any, targets: Targets | Sequence[str]) -> list[str]:
+    """Return the full names of the linear layers a tuning may adapt: not heads, poolers or output embeddings.
 
     Raises
     ------
     InputError
         If a named target matches no linear layer of the model.
     """
-    import peft
-
-    heads = [name for name, _ in model.named_children() if name in HEADS]
+    head = heads(net)
+    output = net.get_output_embeddings() if hasattr(net, "get_output_embeddings") else None
     linear = {
         name
-        for name, child in model.named_modules()
-        if weight_shape(child) is not None and name.split(".")[0] not in heads and "pooler" not in name
+        for name, child in net.named_modules()
+        if weight_shape(child) is not None
+        and child is not output
+        and name.split(".")[0] not in head
+        and "pooler" not in name
     }
-    output = model.get_output_embeddings()
-    linear -= {name for name, child in model.named_modules() if child is output}
-    if module.targets == "all-linear":
-        targets = sorted(linear)
-    else:
-        targets = sorted(n for n in linear if n.split(".")[-1] in module.targets or n in module.targets)
-        if not targets:
-            known = ", ".join(sorted({n.split(".")[-1] for n in linear}))
-            raise InputError(f"LoRA targets {list(module.targets)} match no linear layer; this model has: {known}")
-    config = peft.LoraConfig(
-        task_type=PEFT_TASKS[task],
-        r=module.r,
-        lora_alpha=module.alpha,
-        lora_dropout=module.dropout,
-        target_modules=targets,
-        modules_to_save=heads or None,
-    )
-    with warnings.catch_warnings():
-        # peft 0.21 asks for an attribute that transformers 5 has renamed
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        return peft.get_peft_model(model, config)
+    if targets == "all-linear":
+        return sorted(linear)
+    found = sorted(n for n in linear if n.split(".")[-1] in targets or n in targets)
+    if not found:
+        known = ", ".join(sorted({n.split(".")[-1] for n in linear}))
+        raise InputError(f"targets {list(targets)} match no linear layer; this model has: {known}")
+    return found

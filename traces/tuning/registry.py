@@ -7,39 +7,14 @@ from functools import cache
 from importlib import import_module, resources
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import InputError, did_you_mean
+from .change import Method, Part
 from .spec import Tuning, load_tuning_file, tuning_from_yaml
 
 ENTRY_POINT_GROUP = "traces.tuning"
-BUILT_IN = ("lora", "relufy", "density")
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a tuning method states about itself.
-
-    Parameters
-    ----------
-    name, title : str
-        Its name and one line on it.
-    equation : str
-        What it computes.
-    source : str
-        Paper with DOI or arXiv number.
-    evidence : {"paper", "code", "reconstructed"}
-        Where the equation was read.
-    notes : str
-        What it does not claim.
-    """
-
-    name: str
-    title: str
-    equation: str
-    source: str
-    evidence: Literal["paper", "code", "reconstructed"]
-    notes: str = ""
+BUILT_IN = ("plain", "lora", "relufy", "density")
 
 
 @dataclass(frozen=True)
@@ -59,8 +34,8 @@ def methods() -> dict[str, Method]:
     """Return every registered method by name; a third party's entry point names a `Method` object."""
     found: dict[str, Method] = {}
     for module in BUILT_IN:
-        method: Method = import_module(f".{module}", __package__).METHOD
-        found[method.name] = method
+        home = import_module(f".{module}", __package__)
+        found |= {method.name: method for method in getattr(home, "METHODS", None) or (home.METHOD,)}
     for point in entry_points(group=ENTRY_POINT_GROUP):
         loaded: Any = point.load()
         if not isinstance(loaded, Method):
@@ -70,6 +45,13 @@ def methods() -> dict[str, Method]:
             )
         found[loaded.name] = loaded
     return found
+
+
+@cache
+def modules() -> dict[str, type[Part]]:
+    """Return what may stand under ``module`` in a tuning, by its ``type``."""
+    parts = [m.module for m in methods().values() if m.module is not None]
+    return {part.model_fields["type"].default: part for part in parts}
 
 
 @cache

@@ -1,22 +1,25 @@
-"""The folder a tuning leaves behind: adapter, head, tuning.yaml, measurements.json, log.parquet."""
+"""The folder a tuning leaves behind: weights, choices, tuning.yaml, measurements.json, log.parquet."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptError, InputError
+from ..files import write_atomic
 from ..models import load_model
-from .lora import wrap
-from .relufy import replace_activation
-from .spec import LoRA, Tuning, load_tuning_file
+from .change import Change, Decided, Sample
+from .lora import heads
+from .spec import Tuning, load_tuning_file
 
-SCHEMA = "zeroskip.tuning/1"
+SCHEMA = "zeroskip.tuning/2"
 MEASUREMENTS = "measurements.json"
-HEAD = "head.safetensors"
-ADAPTER = "adapter_model.safetensors"
+ADAPTER = "adapter_model.safetensors"  # in peft's form
+WEIGHTS = "weights.safetensors"
+DECIDED = "decided.safetensors"
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,13 @@ class TuneResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of held-out items classified right."""
-        return float(self.measurements["accuracy"])
+        """Share of held-out items (of tokens, for language models) that are right; NaN for a regression."""
+        return float(self.measurements.get("accuracy", "nan"))
 
     @property
     def accuracy_se(self) -> float:
-        """Standard error of the accuracy, from the binomial distribution."""
-        return float(self.measurements["accuracy_se"])
+        """Standard error of the accuracy."""
+        return float(self.measurements.get("accuracy_se", "nan"))
 
     @property
     def density(self) -> float:
@@ -76,17 +79,61 @@ def open_result(path: str | Path) -> TuneResult:
     return TuneResult(folder, load_tuning_file(folder / "tuning.yaml"), measurements)
 
 
-def build_model(model: str, task: str, labels: int, tuning: Tuning) -> Any:
-    """Load a model and change it as the tuning says: activation first, then adapters, all others frozen."""
-    rate = tuning.train.dropout
-    net = load_model(model, task, labels, tuning.seed, **dropout_fields(model, rate))
-    if tuning.activation is not None:
-        replace_activation(net, tuning.activation)
-    if isinstance(tuning.module, LoRA):
-        return wrap(net, tuning.module, task)
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad = name.split(".")[0] in ("classifier", "score", "pre_classifier")
-    return net
+@dataclass
+class Built:
+    """A model with a tuning's changes made.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+    changes : list of Change
+        In the order in which they were made.
+    decided : dict of str to Tensor
+        What the changes chose from weights or data, by ``index.name``.
+    """
+
+    net: Any
+    changes: list[Change]
+    decided: dict[str, Any]
+
+    def merged(self) -> Any:
+        """Return the model as it is deployed; the last change is undone first."""
+        net = self.net
+        for change in reversed(self.changes):
+            net = change.merge(net)
+        return net
+
+
+def build_model(
+    model: str, task: str, labels: int, tuning: Tuning, decided: Decided | None = None, sample: Sample | None = None
+) -> Built:
+    """Load a model and change it as the tuning says; all but heads and what the changes thaw is frozen.
+
+    Parameters
+    ----------
+    model, task, labels
+        As for `traces.models.load_model`.
+    tuning : Tuning
+        Its changes are made in order.
+    decided : mapping, optional
+        What the changes chose when this tuning was begun.
+    sample : Sample, optional
+        Training data to choose on, where nothing has been decided yet.
+    """
+    net = load_model(model, task, labels, tuning.seed, **dropout_fields(model, tuning.train.dropout))
+    net.requires_grad_(False)
+    for name in heads(net):
+        net.get_submodule(name).requires_grad_(True)
+    changes = tuning.changes()
+    choices: dict[str, Any] = {}
+    for index, change in enumerate(changes):
+        if sample is not None and decided is None:
+            own = change.decide(net, sample)
+        else:
+            own = {n.removeprefix(f"{index}."): t for n, t in (decided or {}).items() if n.startswith(f"{index}.")}
+        choices |= {f"{index}.{name}": tensor for name, tensor in own.items()}
+        net = change.apply(net, task, own)
+    return Built(net, changes, choices)
 
 
 def dropout_fields(model: str, rate: float) -> dict[str, float]:
@@ -99,41 +146,87 @@ def dropout_fields(model: str, rate: float) -> dict[str, float]:
     return {name: rate for name in fields + more if name in known}
 
 
+def save_weights(net: Any, folder: Path, model: str) -> None:
+    """Write what was trained: adapters as `peft` writes them where it can, everything else by parameter name."""
+    from safetensors.torch import save_file
+
+    rest = {name: p.detach() for name, p in net.named_parameters() if p.requires_grad}
+    if _peft_writes(net):
+        import peft
+
+        net.peft_config["default"].base_model_name_or_path = model  # not a path of this machine
+        staging = folder / ".adapter"
+        net.save_pretrained(staging, save_embedding_layers=False)
+        for name in (ADAPTER, "adapter_config.json"):
+            (staging / name).replace(folder / name)
+        shutil.rmtree(staging)
+        written = {t.data_ptr() for t in peft.get_peft_model_state_dict(net).values()}
+        rest = {name: p for name, p in rest.items() if p.data_ptr() not in written}
+    if rest:
+        tensors = {name: p.clone().contiguous().cpu() for name, p in rest.items()}
+        write_atomic(folder / WEIGHTS, lambda p: save_file(tensors, p))
+
+
+def _peft_writes(net: Any) -> bool:
+    """Whether peft's own files hold these adapters whole: it drops the encoder of prompts and AdaLoRA's spare ranks."""
+    config = getattr(net, "peft_config", {}).get("default")
+    return config is not None and not config.is_prompt_learning and config.peft_type != "ADALORA"
+
+
 def load_weights(net: Any, folder: Path) -> None:
-    """Load a finished tuning's adapter and head into a model built by `build_model`.
+    """Load what a finished tuning trained into a model built by `build_model`.
 
     Raises
     ------
     CorruptError
-        If the file is damaged.
+        If a file is damaged.
     InputError
         If it belongs to another module or model.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    file = folder / (ADAPTER if hasattr(net, "peft_config") else HEAD)
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CorruptError(f"{file} cannot be read ({error}); tune again into an empty folder") from error
-    if hasattr(net, "peft_config"):
+    expected = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    if _peft_writes(net):
         import peft
 
-        expected = peft.get_peft_model_state_dict(net)
-    else:
-        expected = {n: p for n, p in net.named_parameters() if p.requires_grad}
+        own = peft.get_peft_model_state_dict(net)
+        tensors = _must_fit(folder / ADAPTER, own, read_tensors(folder / ADAPTER))
+        written = {t.data_ptr() for t in own.values()}
+        expected = {name: p for name, p in expected.items() if p.data_ptr() not in written}
+        peft.set_peft_model_state_dict(net, tensors)
+    if expected or (folder / WEIGHTS).is_file():
+        tensors = _must_fit(folder / WEIGHTS, expected, read_tensors(folder / WEIGHTS))
+        with torch.no_grad():
+            for name, parameter in expected.items():
+                parameter.copy_(tensors[name])
+
+
+def read_tensors(file: Path, key: str | None = None) -> dict[str, Any] | None:
+    """Read a safetensors file; None where it states another key than the one asked for.
+
+    Raises
+    ------
+    CorruptError
+        If it is damaged or missing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            if key is not None and (opened.metadata() or {}).get("key") != key:
+                return None
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise CorruptError(f"{file} cannot be read ({error}); tune again into an empty folder") from error
+
+
+def _must_fit(file: Path, expected: dict[str, Any], tensors: dict[str, Any] | None) -> dict[str, Any]:
+    tensors = tensors or {}
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += sorted(n for n in set(expected) & set(tensors) if expected[n].shape != tensors[n].shape)
     if wrong:
         raise InputError(f"{file} was made by another module or model: '{wrong[0]}' does not fit")
-    if hasattr(net, "peft_config"):
-        peft.set_peft_model_state_dict(net, tensors)
-        return
-    with torch.no_grad():
-        for name, parameter in expected.items():
-            parameter.copy_(tensors[name])
+    return tensors
 
 
 def load_tuned(path: str | Path, merge: bool = True) -> tuple[Any, TuneResult]:
@@ -144,7 +237,7 @@ def load_tuned(path: str | Path, merge: bool = True) -> tuple[Any, TuneResult]:
     path : str or Path
         A folder that `tune` made.
     merge : bool
-        Fold the adapters into the weights, so that they cost nothing at inference.
+        Fold the adapters into the weights where that is possible, so that they cost nothing at inference.
 
     Returns
     -------
@@ -153,8 +246,7 @@ def load_tuned(path: str | Path, merge: bool = True) -> tuple[Any, TuneResult]:
     """
     result = open_result(path)
     facts = result.measurements
-    net = build_model(facts["model"], facts["task"], facts["labels"], result.tuning)
-    load_weights(net, result.path)
-    if merge and hasattr(net, "peft_config"):
-        net = net.merge_and_unload(safe_merge=True)
-    return net.eval(), result
+    decided = read_tensors(result.path / DECIDED) if (result.path / DECIDED).is_file() else {}
+    built = build_model(facts["model"], facts["task"], facts["labels"], result.tuning, decided)
+    load_weights(built.net, result.path)
+    return (built.merged() if merge else built.net).eval(), result

@@ -7,82 +7,58 @@ import io
 import json
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from ..errors import InputError, did_you_mean
+from .change import Change, Part
+from .density import DensityLoss
+from .lora import LoRA
+from .relufy import Activation
 
 
-class Part(BaseModel):
-    """Frozen, and unknown keys are errors."""
+def _modules() -> dict[str, type[Part]]:
+    from .registry import modules  # which imports this file
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LoRA(Part):
-    """Low-rank adaptation of linear layers, through the `peft` library (Hu et al., arXiv 2106.09685)."""
-
-    type: Literal["lora"] = "lora"
-    r: int = Field(default=8, ge=1)
-    alpha: float = Field(default=16.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    return modules()
 
 
-class NoModule(Part):
-    """No adapter: only the task head is trained, or nothing at all with ``head: false``."""
-
-    type: Literal["none"] = "none"
-
-
-Module = Annotated[LoRA | NoModule, Field(discriminator="type")]
-
-
-class Activation(Part):
-    """What replaces the MLP's activation function before tuning.
-
-    ``relu``: max(x, 0). ``shifted_relu``: max(x - shift, 0). ``relu2``: max(x, 0)^2. ``threshold``: the model's own
-    activation with results of magnitude up to `threshold` set to zero.
-    """
-
-    type: Literal["relu", "shifted_relu", "relu2", "threshold"]
-    shift: float = 0.0
-    threshold: float = Field(default=0.0, ge=0)
+def _typed(value: Any) -> Part:
+    """Read what stands under ``module`` by its ``type``."""
+    if isinstance(value, Part):
+        return value
+    if not isinstance(value, dict) or "type" not in value:
+        raise ValueError("expected a mapping with a 'type', such as {type: lora, r: 8}")
+    known = _modules()
+    if value["type"] not in known:
+        raise ValueError(f"type '{value['type']}' is not known{did_you_mean(str(value['type']), known)}")
+    return known[value["type"]].model_validate(value)
 
 
-class DensityLoss(Part):
-    """Penalty on the share of non-zero MLP activations; see `traces.tuning.density` for the equations.
+Module = Annotated[SerializeAsAny[Part], BeforeValidator(_typed)]
+
+
+class Distil(Part):
+    """Learn from the dense model too: KL divergence to a teacher's distribution (Hinton et al., arXiv 1503.02531).
+
+    L = (1 - weight) L_task + weight T^2 KL(softmax(z_teacher / T) || softmax(z / T))
 
     Parameters
     ----------
+    teacher : str
+        Name of the tuning whose result teaches; it is tuned first where its folder is not beside this one's.
     weight : float
-        Factor of the penalty in the loss.
-    surrogate : {"deft", "tanh"}
-        Smooth stand-in for the count: ``a^2 / (a^2 + eps)`` or ``tanh(beta * |a|)``.
-    eps, eps_end : float
-        The first surrogate's softness at the first and at the last step (geometric in between).
-    beta, beta_end : float
-        The second surrogate's slope at the first and at the last step (geometric in between).
-    warmup : float
-        Share of the steps over which the weight rises linearly from zero.
-    at : {"product", "gate"}
-        For gated MLPs, penalise what the down-projection sees or the gate branch alone.
-    count_padding : bool
-        Average over padding tokens too, as the released code of DEFT does.
+        Share of the teacher in the loss.
+    temperature : float
+        T.
     """
 
-    weight: float = Field(default=1.0, ge=0)
-    surrogate: Literal["deft", "tanh"] = "deft"
-    eps: float = Field(default=1e-7, gt=0)
-    eps_end: float | None = Field(default=None, gt=0)
-    beta: float = Field(default=20.0, gt=0)
-    beta_end: float | None = Field(default=None, gt=0)
-    warmup: float = Field(default=0.0, ge=0, le=1)
-    at: Literal["product", "gate"] = "product"
-    count_padding: bool = False
+    teacher: str
+    weight: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
 
 
 class Training(Part):
@@ -104,6 +80,14 @@ class Training(Part):
         The base model's own dropout rates.
     bucket : int
         Batches in the pool that is sorted by length before it is cut into batches.
+    precision : {"fp32", "bf16", "fp16"}
+        Of the forward pass on CUDA, by autocast; weights and their updates stay fp32, and so does everything on a CPU.
+    patience : int, optional
+        Stop early after so many looks without a lower loss on rows set aside, and keep the best weights.
+    look_every : int
+        Steps between two looks.
+    set_aside : float
+        Share of the training rows that is set aside, where `patience` is given.
     """
 
     epochs: float = Field(default=1.0, gt=0)
@@ -117,6 +101,10 @@ class Training(Part):
     clip: float = Field(default=1.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     bucket: int = Field(default=32, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    patience: int | None = Field(default=None, ge=1)
+    look_every: int = Field(default=50, ge=1)
+    set_aside: float = Field(default=0.1, gt=0, lt=1)
 
 
 class Tuning(Part):
@@ -126,8 +114,10 @@ class Tuning(Part):
     ----------
     name : str
         What it is called in traces, tables and figures.
-    module, activation, density, train
-        The parts; see their classes.
+    module : Part
+        What is trained: its ``type`` is a registered method's.
+    activation, density, distil, train
+        The other parts; see their classes.
     init_from : str, optional
         Name of the tuning whose result this one starts from.
     method : str
@@ -144,6 +134,7 @@ class Tuning(Part):
     module: Module = LoRA()
     activation: Activation | None = None
     density: DensityLoss | None = None
+    distil: Distil | None = None
     train: Training = Training()
     init_from: str | None = None
     seed: int = 0
@@ -160,6 +151,11 @@ class Tuning(Part):
     def canonical(self) -> dict[str, Any]:
         """Return plain data with every field, for files and hashes."""
         return self.model_dump(mode="json")
+
+    def changes(self) -> list[Change]:
+        """Return the changes of the model that this tuning asks for, in the order in which they are made."""
+        parts: list[Part | None] = [self.activation, self.module]
+        return [part.change() for part in parts if part is not None]
 
     @property
     def hash(self) -> str:
@@ -194,16 +190,25 @@ def tuning_from_yaml(text: str, where: str) -> Tuning:
         raise InputError(f"{at}: {str(error.problem).strip()}; correct the YAML") from error
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a mapping with at least 'name'")
+    inside: tuple[str, ...] = ()
+    owner: type[Part] = Tuning
     try:
+        module = data.get("module")
+        if isinstance(module, dict) and module.get("type") in _modules():
+            # by itself first: inside Tuning its errors would not say which of its fields is wrong
+            inside, owner = ("module",), _modules()[module["type"]]
+            data = data | {"module": owner.model_validate(module)}
+        inside, owner = (), Tuning
         return Tuning.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(p) for p in first["loc"] if p not in ("lora", "none")]
+        path = [*inside, *(str(p) for p in first["loc"])]
         line = _line_of(lines, path)
         at = f"{where}:{line}" if line else where
-        reason = first["msg"]
+        reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            reason = "unknown key" + did_you_mean(path[-1], _known_keys(path[:-1]))
+            keys = _known_keys(path[len(inside) : -1], owner)
+            reason = "unknown key" + did_you_mean(path[-1], keys)
         raise InputError(f"{at}: field '{'.'.join(path)}': {reason}") from error
 
 
@@ -226,12 +231,10 @@ def _line_of(node: Any, path: list[str]) -> int | None:
     return line
 
 
-def _known_keys(path: list[str]) -> list[str]:
-    parts: dict[str, type[Part]] = {
-        "module": LoRA,
-        "activation": Activation,
-        "density": DensityLoss,
-        "train": Training,
-    }
-    owner = parts.get(path[0], Tuning) if path else Tuning
+def _known_keys(path: list[str], owner: type[Part]) -> list[str]:
+    """Return the keys that a part of `owner` knows."""
+    for name in path:
+        kinds = [owner.model_fields[name].annotation] if name in owner.model_fields else []
+        kinds += [inner for kind in kinds for inner in get_args(kind)]
+        owner = next((k for k in kinds if isinstance(k, type) and issubclass(k, Part)), owner)
     return list(owner.model_fields)

@@ -54,10 +54,9 @@ def test_each_site_feeds_exactly_one_down_projection(family: str) -> None:
 
 def test_unmerged_lora_adds_its_two_gemms() -> None:
     from traces.tuning import LoRA
-    from traces.tuning.lora import wrap
 
     plain, base, _ = listed("bert", 4, 6)
-    ops, macs, weights = listed("bert", 4, 6, wrap=lambda m: wrap(m, LoRA(r=2), "classification").eval())
+    ops, macs, weights = listed("bert", 4, 6, wrap=lambda m: LoRA(r=2).change().apply(m, "classification", {}).eval())
     assert sum(op.macs for op in ops) == macs > base
     assert sum(op.weight_bytes for op in ops) == weights
     extra = {op.op for op in ops} - {op.op for op in plain} - {"parameters"}  # peft keeps the head's first weights

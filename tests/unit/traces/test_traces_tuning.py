@@ -16,11 +16,10 @@ from traces.errors import CorruptError, InputError, NumericError
 from traces.models import load_model
 from traces.sites import find_sites
 from traces.tuning import Activation, DensityLoss, LoRA, NoModule, Training, Tuning, load_tuned, methods, presets, tune
-from traces.tuning import train as train_module
-from traces.tuning.activations import ShiftedReLU, SquaredReLU, Thresholded
+from traces.tuning import trainer as train_module
+from traces.tuning.layers.activations import ShiftedReLU, SquaredReLU, Thresholded
 from traces.tuning.density import anneal, penalty
 from traces.tuning.registry import load_tuning
-from traces.tuning.relufy import replace_activation
 from traces.tuning.spec import tuning_from_yaml
 
 RELU = Activation(type="relu")
@@ -106,7 +105,7 @@ def test_activations() -> None:
 
 def test_replaced_activation_gives_exact_zeros(tiny_model: str) -> None:
     model = load_model(tiny_model)
-    replace_activation(model, RELU)
+    RELU.change().apply(model, "classification", {})
     seen: list[torch.Tensor] = []
     site = find_sites(model)[0]
     model.get_submodule(site.module).register_forward_pre_hook(lambda _m, i: seen.append(i[0].detach()))
@@ -171,7 +170,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
     with_dropout = SMALL.model_copy(update={"train": QUICK.model_copy(update={"dropout": 0.1})})
     whole = tune(tiny_model, tiny_data, with_dropout, tmp_path / "whole", progress=False)
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", 0.0)
-    step = train_module._Trainer._step
+    step = train_module.Trainer._step
     stops = [9, 17]
 
     def stopping(self: object, index: int, *rest: object) -> object:
@@ -180,7 +179,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
             raise KeyboardInterrupt
         return step(self, index, *rest)
 
-    monkeypatch.setattr(train_module._Trainer, "_step", stopping)
+    monkeypatch.setattr(train_module.Trainer, "_step", stopping)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             tune(tiny_model, tiny_data, with_dropout, tmp_path / "stopped", progress=False)
