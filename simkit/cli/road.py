@@ -55,8 +55,9 @@ def tune(
     """Tune a model; a stopped run goes on where it was."""
     import traces
 
-    given = {"text": text, "label": label, "task": task, "seed": seed, "limit": limit}
-    result = traces.tune(model=model, data=data, tuning=tuning, out=out, **given)
+    result = traces.tune(
+        model=model, data=data, tuning=tuning, out=out, text=text, label=label, seed=seed, limit=limit, task=task
+    )
     if as_json:
         emit_json(result.measurements)
     else:
