@@ -7,12 +7,12 @@ same parameters and the same values in those fields: a bandwidth that the kernel
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .arch import Arch, Memory
 from .counts import Compute, Counts
-from .memory import combine, join, movement
+from .memory import Movement, combine, join, movement
 from .op import Op
 from .registry import Kernel, kernel_of, params_of, seen_by
 
@@ -32,7 +32,8 @@ class _Watched:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
-        if isinstance(value, Memory):
+        # one that is watched already may be watched again: a memo over several ops asks the memo of each
+        if isinstance(value, (Memory, _Watched)):
             return _Watched(value, self._reads, f"{name}.")
         if name not in UNSEEN:
             self._reads[self._prefix + name] = value
@@ -40,7 +41,15 @@ class _Watched:
 
 
 # what was read, and what came of it
-_Known = list[tuple[dict[str, Any], Any]]
+Known = list[tuple[dict[str, Any], Any]]
+
+
+class Moved(NamedTuple):
+    """An op on an arch before bandwidth and clock; `movement` is None where the kernel's time holds the memory side."""
+
+    op: Op
+    compute: Compute
+    movement: Movement | None
 
 
 class Memo:
@@ -51,19 +60,23 @@ class Memo:
 
     def __init__(self) -> None:
         self._seen: WeakKeyDictionary[Op, dict[str, Op]] = WeakKeyDictionary()
-        self._counted: WeakKeyDictionary[Op, dict[str, _Known]] = WeakKeyDictionary()
-        self._moved: WeakKeyDictionary[Compute, dict[str, _Known]] = WeakKeyDictionary()
+        self._counted: WeakKeyDictionary[Op, dict[str, Known]] = WeakKeyDictionary()
+        self._moved: WeakKeyDictionary[Compute, dict[str, Known]] = WeakKeyDictionary()
 
     def simulate(self, op: Op, arch: Arch) -> Counts:
         """Do as `hwmodels.simulate` does, with the same result."""
+        return counts_of(self.move(op, arch), arch)
+
+    def move(self, op: Op, arch: Arch) -> Moved:
+        """Return what an op does on an arch before bandwidth and clock."""
         kernel, params = kernel_of(arch), params_of(arch)
         seen = self._as_seen(kernel, op, arch)
         counted = self._counted.setdefault(seen, {})
-        compute = _remembered(counted, f"{kernel.name} {params}", arch, lambda view: kernel.count(seen, params, view))
+        compute = remembered(counted, f"{kernel.name} {params}", arch, lambda view: kernel.count(seen, params, view))
         if compute.dram_bytes is not None:
-            return combine(seen, arch, compute)
+            return Moved(seen, compute, None)
         moved = self._moved.setdefault(compute, {})
-        return join(seen, arch, compute, _remembered(moved, "", arch, lambda view: movement(seen, view, compute)))
+        return Moved(seen, compute, remembered(moved, "", arch, lambda view: movement(seen, view, compute)))
 
     def _as_seen(self, kernel: Kernel, op: Op, arch: Arch) -> Op:
         known = self._seen.get(op, {})
@@ -76,7 +89,14 @@ class Memo:
         return seen
 
 
-def _remembered(store: dict[str, _Known], key: str, arch: Arch, count: Callable[[Any], Any]) -> Any:
+def counts_of(moved: Moved, arch: Arch) -> Counts:
+    """Add bandwidth and clock to what an op does."""
+    if moved.movement is None:
+        return combine(moved.op, arch, moved.compute)
+    return join(moved.op, arch, moved.compute, moved.movement)
+
+
+def remembered(store: dict[str, Known], key: str, arch: Arch, count: Callable[[Any], Any]) -> Any:
     """Return what `count` gave for an arch alike in every field it read, or let it count."""
     known = store.get(key, [])
     for fields, value in known:

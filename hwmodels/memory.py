@@ -146,8 +146,8 @@ def combine(op: Op, arch: Arch, compute: Compute) -> Counts:
     return join(op, arch, compute, movement(op, arch, compute))
 
 
-def join(op: Op, arch: Arch, compute: Compute, moved: Movement) -> Counts:
-    """Do as `combine` does, with the movement at hand.
+def bytes_per_cycle(arch: Arch) -> float:
+    """DRAM bandwidth over clock, bytes a cycle.
 
     Raises
     ------
@@ -157,8 +157,13 @@ def join(op: Op, arch: Arch, compute: Compute, moved: Movement) -> Counts:
     bandwidth = float(arch.memory.bandwidth.value)
     if arch.clock_hz <= 0 or bandwidth <= 0:
         raise InputError(f"arch '{arch.name}': clock and memory.bandwidth must be positive")
-    bytes_per_cycle = bandwidth / arch.clock_hz
-    stall = moved.tiles.stall_cycles(bytes_per_cycle) * op.repeat
+    return bandwidth / arch.clock_hz
+
+
+def join(op: Op, arch: Arch, compute: Compute, moved: Movement) -> Counts:
+    """Do as `combine` does, with the movement at hand."""
+    rate = bytes_per_cycle(arch)
+    stall = moved.tiles.stall_cycles(rate) * op.repeat
     dram_bytes = int(moved.tiles.bytes.sum()) * op.repeat
     actions = dict(compute.actions)
     actions["dram.transfer"] = dram_bytes
@@ -168,7 +173,7 @@ def join(op: Op, arch: Arch, compute: Compute, moved: Movement) -> Counts:
         cycles=compute.cycles,
         dense_cycles=compute.dense_cycles,
         stall_cycles=stall,
-        dense_stall_cycles=moved.dense.stall_cycles(bytes_per_cycle) * op.repeat,
+        dense_stall_cycles=moved.dense.stall_cycles(rate) * op.repeat,
         macs=op.macs,
         effectual_macs=op.effectual_macs,
         dram_bytes=dram_bytes,

@@ -13,6 +13,7 @@ Source: A. Stillmaker, B. Baas, "Scaling equations for the accurate prediction o
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 from .errors import InputError
@@ -42,6 +43,7 @@ FITS = {
 }
 
 
+@lru_cache(maxsize=1024)
 def energy_factor(from_nm: float, to_nm: float, from_v: float | None = None, to_v: float | None = None) -> float:
     """Energy of one operation at `to_nm` relative to `from_nm`.
 

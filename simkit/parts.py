@@ -12,7 +12,7 @@ import pandas as pd
 from .errors import CorruptError, VersionError
 from .provenance import key_of
 from .replay import Rows
-from .result import COLUMNS, Result, load_meta
+from .result import COLUMNS, Result, load_meta, plain_words, write_table
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ def write_part(folder: Path, rows: Rows, runs: Json, failed: Json) -> Path:
     path = folder / f"{keys[0] if len(keys) == 1 else 'b' + key_of(keys)}.parquet"
     meta: Json = {"runs": runs, "failed": failed} if failed else {"runs": runs}
     try:
-        return Result(rows.frame(), meta).save(path)
+        return write_table(rows.table(), meta, path)
     except OSError as error:
         text = f"cannot write {path}: {error.strerror or error}"
         raise CorruptError(f"{text}; free some space and run the same command, which goes on where it was") from None
@@ -85,7 +85,7 @@ class Parts:
         paths = dict.fromkeys(self._part[run] for run in wanted)
         frames = []
         for path in paths:
-            frame = pq.read_table(path).to_pandas()
+            frame = plain_words(pq.read_table(path)).to_pandas()
             # a point may stand in two parts: its worker died after writing one, and another worker did it again
             frames.append(frame[frame["run"].map(self._part) == path])
         frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 import hwmodels
-from hwmodels import Arch, Counts, EnergyTable
+from hwmodels import Arch, EnergyTable
 
 from .errors import InputError
 from .provenance import environment, key_of, model_sources
-from .result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result
-from .workload import Counted, Workload, build_ops
+from .result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result, plain_words
+from .tally import SHAPE, STATIC, Tally
+from .workload import Workload, build_ops
 
 if TYPE_CHECKING:
     from traces import Trace
@@ -36,10 +38,8 @@ __all__ = [
 ]
 
 DEFAULT_TABLE = "default_45nm"
-SHAPE = ("layer", "op", *SHAPE_COLUMNS)
 FIGURES = OP_COLUMNS[len(SHAPE_COLUMNS) :]
-LATENCY = FIGURES.index("latency_s")
-STATIC = "static.picosecond"
+RUN_KEY = KEY[:4]
 
 
 def load_trace(path: str | os.PathLike[str]) -> Trace:
@@ -141,9 +141,9 @@ def add_run(
 
     `units` keeps the busy cycles of every PE or lane, which many runs of a large array would make bulky.
     """
-    counted = work.count(arch, threads)
+    tally = work.count(arch, threads)
     run = run_key(work.trace, arch, table, work.wanted, work.weights, work.batch)
-    totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), counted, arch, table)
+    totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), tally, arch, table)
     meta = {
         "trace": work.facts,
         "arch": {"name": arch.name, "hash": arch.hash, "kernel": arch.kernel, "source": arch.source},
@@ -152,84 +152,66 @@ def add_run(
         "weights": work.weights,
         "kernels": model_sources(),
         "totals": totals,
-        **_unit_cycles(counted, units),
+        **tally.unit_cycles(units),
         "environment": environment(),
     }
     return {run: meta}
 
 
 class Rows:
-    """Rows of a result as they come, expanded at the end: a sweep appends millions."""
+    """Rows of a result as they come, in columns, expanded at the end: a sweep appends millions."""
 
     def __init__(self) -> None:
-        self._ops: list[tuple[Any, ...]] = []
-        self._rows_of_op: list[int] = []
-        self._names: list[str] = []
-        self._counts: list[int] = []
-        self._energies: list[NDArray[np.float64]] = []
+        self._runs: list[tuple[Sequence[Any], Tally, NDArray[np.float64]]] = []
 
-    def add_run(self, key: Sequence[Any], counted: Sequence[Counted], arch: Arch, table: EnergyTable) -> dict[str, Any]:
+    def add_run(self, key: Sequence[Any], tally: Tally, arch: Arch, table: EnergyTable) -> dict[str, Any]:
         """Append a run, a row for each action of each op and one for its static energy; return its sums."""
-        priced = {name: table.price(arch, name) for name in {name for one in counted for name in one.counts.actions}}
         # one watt for one picosecond is one picojoule, so static power is priced per picosecond of latency
         watts = float(arch.static_power.value)
-        low, high = (watts if end is None else end for end in (arch.static_power.low, arch.static_power.high))
-        prices = np.array([*priced.values(), (watts, low, high)], dtype=np.float64)
-        place = {name: index for index, name in enumerate([*priced, STATIC])}
-        clock, first_op, first_row = arch.clock_hz, len(self._ops), len(self._names)
-        for shape, _, counts in counted:
-            figures = _figures(counts, clock)
-            self._ops.append((*key, *map(shape.__getitem__, SHAPE), *figures))
-            self._rows_of_op.append(len(counts.actions) + 1)
-            self._names += [*counts.actions, STATIC]
-            self._counts += [*counts.actions.values(), round(figures[LATENCY] * 1e12)]
-        skip = len(key) + len(SHAPE)
-        sums = (sum(column) for column in list(zip(*self._ops[first_op:], strict=True))[skip:])
-        rows = [place[name] for name in self._names[first_row:]]
-        energies = np.array(self._counts[first_row:], dtype=np.float64)[:, None] * prices[rows]
-        self._energies.append(energies)
-        return dict(zip(FIGURES, sums, strict=True)) | dict(zip(ENERGY, energies.sum(axis=0).tolist(), strict=True))
+        static = tuple(watts if end is None else end for end in (watts, arch.static_power.low, arch.static_power.high))
+        prices = np.array([static if name == STATIC else table.price(arch, name) for name in tally.layout.actions])
+        energies = tally.counts[:, None] * prices[tally.layout.action_of_row]
+        self._runs.append((key, tally, energies))
+        figures = {name: column.sum().item() for name, column in tally.figures.items()}
+        return figures | dict(zip(ENERGY, energies.sum(axis=0).tolist(), strict=True))
+
+    def table(self) -> pa.Table:
+        """Return all rows as an Arrow table, words as dictionaries: a sweep repeats the same few a million times."""
+        tallies = [tally for _, tally, _ in self._runs]
+        layouts = [tally.layout for tally in tallies]
+        ops = np.repeat(np.arange(sum(len(one.ops) for one in layouts)), _joined(one.rows_of_op for one in layouts))
+        run_of_row = np.repeat(np.arange(len(layouts)), [len(one.counts) for one in layouts])
+        columns: dict[str, Any] = {}
+        for place, name in enumerate(RUN_KEY):
+            columns[name] = _words([key[place] for key, _, _ in self._runs], run_of_row)
+        for name in SHAPE:
+            column = _joined(one.shapes[name] for one in layouts)
+            columns[name] = _words(column, ops) if column.dtype == object else column[ops]
+        for name in FIGURES:
+            columns[name] = _joined(tally.figures[name] for tally in tallies)[ops]
+        offsets = np.cumsum([0, *(len(one.actions) for one in layouts)])
+        actions = _joined(one.action_of_row + start for one, start in zip(layouts, offsets, strict=False))
+        for name, part in (("component", 0), ("action", 2)):
+            columns[name] = _words([action.partition(".")[part] for one in layouts for action in one.actions], actions)
+        columns["count"] = _joined(tally.counts for tally in tallies)
+        energies = np.concatenate([np.empty((0, len(ENERGY))), *(energies for _, _, energies in self._runs)])
+        columns |= {name: energies[:, place] for place, name in enumerate(ENERGY)}
+        return pa.table({name: columns[name] for name in COLUMNS})
 
     def frame(self) -> pd.DataFrame:
-        """Return all rows."""
-        ops = pd.DataFrame(self._ops, columns=[*KEY, *SHAPE_COLUMNS, *FIGURES])
-        frame = ops.loc[ops.index.repeat(self._rows_of_op)].reset_index(drop=True)
-        split = {name: name.partition(".") for name in set(self._names)}
-        frame["component"] = [split[name][0] for name in self._names]
-        frame["action"] = [split[name][2] for name in self._names]
-        frame["count"] = self._counts
-        frame[ENERGY] = np.concatenate([np.empty((0, 3)), *self._energies])
-        return frame[COLUMNS]
+        """Return all rows as pandas has them."""
+        return plain_words(self.table()).to_pandas()
 
 
-def _figures(counts: Counts, clock_hz: float) -> tuple[Any, ...]:
-    """Figures of an op in the order of `FIGURES`."""
-    return (
-        counts.macs,
-        counts.effectual_macs,
-        counts.cycles,
-        counts.dense_cycles,
-        counts.stall_cycles,
-        counts.dense_stall_cycles,
-        counts.latency_s(clock_hz),
-        counts.dense_latency_s(clock_hz),
-        counts.dram_bytes,
-    )
+def _joined(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype=np.int64), *columns])
 
 
-def _unit_cycles(counted: Sequence[Counted], units: bool) -> dict[str, Any]:
-    """Lost unit-cycles by cause, unit-cycles by op and use, and the busy cycles of each unit."""
-    stalls: dict[str, int] = {}
-    slots: dict[str, dict[str, int]] = {}
-    busy: dict[str, list[int]] = {}
-    for _, op, counts in counted:
-        if op is None:
-            continue
-        _add(slots.setdefault(op.name, {}), _slots(counts))
-        _add(stalls, {name: int(value) for name, value in counts.stalls.items()})
-        if units and counts.unit_busy is not None and op.activation is not None:
-            busy[f"{op.name}.{op.layer}"] = [int(value) for value in counts.unit_busy]
-    return {"stalls": stalls, "slots": slots, "unit_busy": busy}
+def _words(words: Iterable[str], rows: NDArray[np.int64]) -> pa.DictionaryArray:
+    """Return ``words[rows]``, each word stored once."""
+    place: dict[str, int] = {}
+    codes = np.array([place.setdefault(str(word), len(place)) for word in words], dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(codes[rows], pa.array(list(place), type=pa.string()))
 
 
 def run_key(
@@ -237,17 +219,3 @@ def run_key(
 ) -> str:
     """Content key of a run: the same inputs and the same kernels give the same key."""
     return key_of(trace.hash, arch.hash, table.hash, ops, weights, batch, model_sources())
-
-
-def _slots(counts: Counts) -> dict[str, int]:
-    """Unit-cycles of the compute side by use: busy, and each cause of loss."""
-    if counts.unit_busy is not None:
-        busy = int(counts.unit_busy.sum())
-    else:
-        busy = counts.actions.get("mac.compute", 0) + counts.actions.get("mac.gated", 0)
-    return {"busy": busy, **{cause: int(lost) for cause, lost in counts.stalls.items() if cause != "dram"}}
-
-
-def _add(total: dict[str, int], more: dict[str, int]) -> None:
-    for name, value in more.items():
-        total[name] = total.get(name, 0) + value

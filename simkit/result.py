@@ -7,11 +7,14 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from .errors import CorruptError, InputError, VersionError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA = "zeroskip.result/1"
 KEY = ["run", "trace", "tuning", "arch", "layer", "op"]
@@ -116,20 +119,8 @@ class Result:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one Parquet file, whole or not at all."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        stamp = {b"zeroskip": json.dumps({"schema": SCHEMA, **_fold(self.meta)}, default=str).encode()}
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
-        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            pq.write_table(table, partial, compression="zstd")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
-        return target
+        return write_table(pa.Table.from_pandas(self.frame, preserve_index=False), self.meta, Path(path))
 
     def __repr__(self) -> str:
         runs = self.frame[["trace", "arch"]].drop_duplicates()
@@ -141,6 +132,35 @@ class Result:
         from .tables import table
 
         return table(self)._repr_html_()
+
+
+def write_table(table: pa.Table, meta: dict[str, Any], target: Path) -> Path:
+    """Write rows and what is known of their runs as one Parquet file, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stamp = {b"zeroskip": json.dumps({"schema": SCHEMA, **_fold(meta)}, default=str).encode()}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
+    words = [field.name for field in table.schema if not pa.types.is_primitive(field.type)]
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        # only words repeat enough for a dictionary to be worth its making
+        pq.write_table(table, partial, compression="zstd", use_dictionary=words)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def plain_words(table: pa.Table) -> pa.Table:
+    """Return a table whose dictionaries are plain strings."""
+    import pyarrow as pa
+
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+    return table
 
 
 def concat(results: Iterable[Result]) -> Result:
@@ -178,7 +198,7 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         table = pq.read_table(where)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptError(f"{where} is damaged or not Parquet ({str(error).splitlines()[0]}); replay again") from None
-    return Result(table.to_pandas(), _meta_of(where, table.schema.metadata))
+    return Result(plain_words(table).to_pandas(), _meta_of(where, table.schema.metadata))
 
 
 def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import hwmodels
-from hwmodels import Arch, Counts, Mask, OnesMask, Op, PackedMask
-from hwmodels.counts import total
+from hwmodels import Arch, Mask, OnesMask, Op, PackedMask
 from hwmodels.mask import load, words_per_row
-from hwmodels.memo import Memo
+from hwmodels.memo import Known, Memo, Moved, remembered
+from hwmodels.registry import params_of
 
 from .errors import InputError
+from .tally import Counted, Layout, Tally
 
 if TYPE_CHECKING:
     from traces import OpSpec, Trace
 
 # masks of a workload up to this many bytes stay in memory where it is counted again and again
 HOLD_BYTES = 512 << 20
-
-
-class Counted(NamedTuple):
-    """What one operation of one layer does on an arch; `op` is None for a vector op."""
-
-    shape: dict[str, Any]
-    op: Op | None
-    counts: Counts
 
 
 class Workload:
@@ -77,6 +70,7 @@ class Workload:
         self._place = [places.setdefault(_likeness(op), len(places)) for op in self.items]
         self._distinct = [self.items[self._place.index(place)] for place in range(len(places))]
         self._memo = Memo()
+        self._layouts: dict[str, Known] = {}
         self.facts = {"name": trace.name, "hash": trace.hash, "tokens": trace.n_tokens, **trace.attrs}
 
     @property
@@ -84,23 +78,39 @@ class Workload:
         """Name of the tuning, or of the trace where it was not tuned."""
         return str(self.trace.attrs.get("tuning", {}).get("name", "") or self.trace.name)
 
-    def count(self, arch: Arch, threads: int | None = None) -> list[Counted]:
+    def count(self, arch: Arch, threads: int | None = None) -> Tally:
         """Count every op on an arch; kernels release the GIL, so threads share them out."""
         if arch.vector_lanes is None and not self.items:
             raise InputError(f"arch '{arch.name}' states no vector unit, and the ops {self.wanted} are vector ops")
-        threads = threads or os.cpu_count() or 1
+        key = f"{arch.kernel} {params_of(arch)}"
+        found = remembered(self._layouts, key, arch, lambda view: self._found(view, threads or os.cpu_count() or 1))
+        # laid out on the arch itself: what it reads there, bandwidth and clock, is not what a layout depends on
+        if found.layout is None:
+            found.layout = Layout(self.items, self._place, found.moved, found.vectors, arch)
+        layout: Layout = found.layout
+        return layout.at(arch)
+
+    def _found(self, arch: Arch, threads: int) -> _Found:
         if threads == 1:
-            found = [self._memo.simulate(op, arch) for op in self._distinct]
+            moved = [self._memo.move(op, arch) for op in self._distinct]
         else:
             with ThreadPoolExecutor(threads) as pool:
-                found = list(pool.map(lambda op: self._memo.simulate(op, arch), self._distinct))
-        merged = _merge(self.items, [found[place] for place in self._place])
-        counted = [Counted(_shape(op), op, counts) for op, counts in merged]
+                moved = list(pool.map(lambda op: self._memo.move(op, arch), self._distinct))
+        vectors = []
         for spec in self.vectors if arch.vector_lanes is not None else []:
             shape = {"layer": spec.layer, "op": spec.op, "kind": "vector", "m": spec.m, "k": 1, "n": 1, "batch": spec.m}
             counts = hwmodels.simulate_vector(spec.m * spec.repeat, arch)
-            counted.append(Counted({**shape, "repeat": spec.repeat}, None, counts))
-        return counted
+            vectors.append(Counted({**shape, "repeat": spec.repeat}, None, counts))
+        return _Found(moved, vectors)
+
+
+@dataclass
+class _Found:
+    """What was counted on an arch, laid out when first asked for."""
+
+    moved: list[Moved]
+    vectors: list[Counted]
+    layout: Layout | None = None
 
 
 def _likeness(op: Op) -> Any:
@@ -173,27 +183,3 @@ def weight_mask(weights: str, n: int, k: int, recorded: Mask | None) -> Mask | N
 def vector_specs(trace: Trace, ops: list[str] | None = None) -> list[OpSpec]:
     """Return the trace's vector ops (norms, softmax, activation, residual)."""
     return [spec for spec in trace.ops() if spec.kind == "vector" and (ops is None or spec.op in ops)]
-
-
-def _merge(items: Sequence[Op], counted: Sequence[Counts]) -> list[tuple[Op, Counts]]:
-    """Join an op that runs at several shapes into one: counts added, the shape that does most of the MACs shown."""
-    groups: dict[tuple[int, str], list[tuple[Op, Counts]]] = {}
-    for op, counts in zip(items, counted, strict=True):
-        groups.setdefault((op.layer, op.name), []).append((op, counts))
-    return [
-        (max((op for op, _ in parts), key=lambda op: op.macs), total([counts for _, counts in parts]))
-        for parts in groups.values()
-    ]
-
-
-def _shape(op: Op) -> dict[str, Any]:
-    return {
-        "layer": op.layer,
-        "op": op.name,
-        "kind": "gemm",
-        "m": op.m,
-        "k": op.k,
-        "n": op.n,
-        "batch": op.batch or op.m,
-        "repeat": op.repeat,
-    }
