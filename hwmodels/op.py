@@ -104,6 +104,10 @@ class Op:
             return np.full(self.m, self.k, dtype=np.int64)
         return row_counts(self.activation)
 
+    def note_token_nonzeros(self, counts: NDArray[np.int64]) -> None:
+        """Keep `token_nonzeros` that a kernel met on its way, which saves another pass over the mask."""
+        self.__dict__.setdefault("token_nonzeros", counts)
+
     @cached_property
     def activation_nonzeros(self) -> int:
         """Non-zero elements of X over all copies."""

@@ -164,10 +164,11 @@ def count(op: Op, params: CnvlutinParams, arch: Arch) -> Compute:
         raise InputError(f"arch '{arch.name}': parameter 'sync' = '{params.sync}', must be 'dot_product' or 'none'")
     passes, outputs = needed_tiles(op, params.filters * params.tiles)
     schedule = _schedule(op.activation_or_ones(), params, passes)
+    op.note_token_nonzeros(schedule.nonzeros)
     row_cycles = _row_cycles(schedule, params, passes)
     cycles, busy = int(row_cycles.sum()), int(schedule.busy.sum())
-    empty = 0 if params.sync == "none" else int((schedule.empty * passes).sum())
-    executed = int((schedule.nonzeros * outputs).sum()) * op.repeat
+    empty = 0 if params.sync == "none" else int(schedule.empty @ passes)
+    executed = int(schedule.nonzeros @ outputs) * op.repeat
     effectual = op.effectual_macs
     return Compute(
         cycles=cycles * op.repeat,
@@ -180,7 +181,7 @@ def count(op: Op, params: CnvlutinParams, arch: Arch) -> Compute:
             "activation_buffer.read": busy * op.repeat,
             "dispatcher.broadcast": busy * op.repeat,
             "weight_buffer.read": executed,
-            "accumulator.update": int((schedule.longest * outputs).sum()) * op.repeat,
+            "accumulator.update": int(schedule.longest @ outputs) * op.repeat,
             "encoder.output": op.m * op.n * op.repeat,
         },
         stalls={

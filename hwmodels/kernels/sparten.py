@@ -91,18 +91,37 @@ def _work(words, first_row, starts, filters, units, slots, needed, source, has_o
 
 
 @jit
-def _deal(starts, nonzeros, groups, outputs, clusters, clock, idle):  # type: ignore[no-untyped-def]
-    """Deal ``groups[token]`` items of ``nonzeros[token]`` cycles to clusters in turn; CUs without an output idle."""
+def _deal(starts, nonzeros, groups, outputs, clock, idle):  # type: ignore[no-untyped-def]
+    """Deal ``groups[token]`` items of ``nonzeros[token]`` cycles to clusters in turn; CUs without an output idle.
+
+    A token's items go to neighbouring clusters, so only the ends of the range are noted, and summed up at the end.
+    """
+    clusters, units = idle.shape
     for launch in range(starts.shape[0] - 1):
+        edges = clock[launch]
+        everyone = np.int64(0)
         cluster = 0
         for token in range(starts[launch], starts[launch + 1]):
-            left = outputs[token]
-            for _ in range(groups[token]):
-                clock[launch, cluster] += nonzeros[token]
-                for unit in range(left, idle.shape[1]):
-                    idle[cluster, unit] += nonzeros[token]
-                left -= idle.shape[1]
-                cluster = cluster + 1 if cluster + 1 < clusters else 0
+            cost, items = nonzeros[token], groups[token]
+            if items >= clusters:
+                everyone += items // clusters * cost
+                items %= clusters
+            edges[cluster] += cost
+            after = cluster + items
+            if after >= clusters:
+                after -= clusters
+                everyone += cost
+            edges[after] -= cost
+            # every tile but the last is full
+            if outputs[token] < groups[token] * units:
+                last = after - 1 if after > 0 else clusters - 1
+                for unit in range(outputs[token] - (groups[token] - 1) * units, units):
+                    idle[last, unit] += cost
+            cluster = after
+        total = everyone
+        for cluster in range(clusters):
+            total += edges[cluster]
+            edges[cluster] = total
 
 
 class _Placement(NamedTuple):
@@ -163,16 +182,16 @@ def _check(arch: Arch, name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def _dense_cycles(op: Op, params: SparTenParams | OneSidedParams, slots: int) -> int:
     """Cycles of one copy with all-ones masks."""
-    starts = group_starts(op, op.m)
     if params.sync == "none":
-        work = np.diff(starts) * op.k * op.n
-        return int(-(-work.sum() // (params.clusters * params.units)))
+        return -(-op.m * op.k * op.n // (params.clusters * params.units))
     per_group = params.units * slots
     groups = -(-op.n // per_group)
-    items = np.diff(starts) * groups
-    full = int((-(-items // params.clusters)).sum()) * slots * op.k
     if slots == 1 or op.n % per_group != 1:
-        return full
+        launches, rest = divmod(op.m, op.batch or op.m)
+        rounds = launches * -(-(op.batch or op.m) * groups // params.clusters) + -(-rest * groups // params.clusters)
+        return rounds * slots * op.k
+    starts = group_starts(op, op.m)
+    items = np.diff(starts) * groups
     # the last group has a single filter, which leaves half a round to the clusters that get it
     clock = np.zeros((len(starts) - 1, params.clusters), dtype=np.int64)
     for launch, count_items in enumerate(items):
@@ -254,10 +273,10 @@ def count_one_sided(op: Op, params: OneSidedParams, arch: Arch) -> Compute:
     starts = group_starts(op, op.m)
     clock = np.zeros((len(starts) - 1, params.clusters), dtype=np.int64)
     idle = np.zeros((params.clusters, params.units), dtype=np.int64)
-    _deal(starts, nonzeros, groups, outputs, params.clusters, clock, idle)
+    _deal(starts, nonzeros, groups, outputs, clock, idle)
     busy = clock.sum(axis=0)[:, None] - idle
     row_cycles = _finish(op, clock, nonzeros * outputs, params)
-    return _result(op, params, row_cycles, _dense_cycles(op, params, 1), busy, int((nonzeros * groups).sum()))
+    return _result(op, params, row_cycles, _dense_cycles(op, params, 1), busy, int(nonzeros @ groups))
 
 
 KERNELS = [

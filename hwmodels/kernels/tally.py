@@ -101,31 +101,48 @@ def _add_eight_rows(words, row, planes, carry):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _count_planes(words, first, last, planes, carry):  # type: ignore[no-untyped-def]
-    """Count ones by column in bit slices: ``planes[d]`` holds bit d of 64 counters a word."""
-    planes[:] = np.uint64(0)
-    row = first
-    while row < last:
-        if row + 8 <= last:
-            _add_eight_rows(words, row, planes, carry)
-            start = 3
-            row += 8
-        else:
-            carry[:] = words[row]
-            start = 0
-            row += 1
-        for depth in range(start, planes.shape[0]):
-            plane = planes[depth]
-            for word in range(carry.shape[0]):
-                out = plane[word] & carry[word]
-                plane[word] ^= carry[word]
-                carry[word] = out
+def _add_rows(words, row, last, planes, carry):  # type: ignore[no-untyped-def]
+    """Add eight rows, or one where fewer are left, to bit-sliced counters: ``planes[d]`` holds bit d of 64 counters
+    a word. ``carry`` gets what the last plane gives off; returns the rows added."""
+    eight = planes.shape[0] >= 3 and row + 8 <= last
+    if eight:
+        _add_eight_rows(words, row, planes, carry)
+    else:
+        carry[:] = words[row]
+    for depth in range(3 if eight else 0, planes.shape[0]):
+        plane = planes[depth]
+        for word in range(carry.shape[0]):
+            out = plane[word] & carry[word]
+            plane[word] ^= carry[word]
+            carry[word] = out
+    return 8 if eight else 1
 
 
 @jit
-def _round_masks(words, starts, step, planes, carry, equal, masks):  # type: ignore[no-untyped-def]
+def _carried_masks(words, starts, planes, carry, masks):  # type: ignore[no-untyped-def]
+    """Rounds of a step that is a power of two: counters that start one short of it carry at elements 1, step + 1 ..."""
+    step = 1 << planes.shape[0]
+    masks[:] = np.uint64(0)
     for group in range(starts.shape[0] - 1):
-        _count_planes(words, starts[group], starts[group + 1], planes, carry)
+        first, last = starts[group], starts[group + 1]
+        planes[:] = ~np.uint64(0)
+        row = first
+        while row < last:
+            # a column carries at most once in `step` rows
+            found = masks[group, (row - first) // step]
+            row += _add_rows(words, row, last, planes, carry)
+            for word in range(carry.shape[0]):
+                found[word] |= carry[word]
+
+
+@jit
+def _compared_masks(words, starts, step, planes, carry, equal, masks):  # type: ignore[no-untyped-def]
+    """Rounds of any step: count, then compare every column's count with each multiple of the step."""
+    for group in range(starts.shape[0] - 1):
+        planes[:] = np.uint64(0)
+        row = starts[group]
+        while row < starts[group + 1]:
+            row += _add_rows(words, row, starts[group + 1], planes, carry)
         for part in range(masks.shape[1]):
             floor = part * step
             above = masks[group, part]
@@ -207,7 +224,7 @@ def bit_planes(weights: NDArray[np.int64]) -> tuple[Words, NDArray[np.int64]]:
 
 
 def round_masks(words: Words, starts: NDArray[np.int64], step: int) -> Words:
-    """Columns that need another round of `step`, group by group of rows.
+    """Rounds of `step` that columns take, group by group of rows, as masks to be counted.
 
     Parameters
     ----------
@@ -221,14 +238,17 @@ def round_masks(words: Words, starts: NDArray[np.int64], step: int) -> Words:
     Returns
     -------
     uint64[groups, rounds, words]
-        Bit k of ``[g, r]`` is set where column k of group g has more than ``r step`` non-zeros; so ``ceil(nnz / step)``
-        is the number of set bits over r.
+        Bit k is set in ``ceil(nnz / step)`` of the masks ``[g, :]``, nnz being the non-zeros of column k in group g.
     """
-    largest = int(np.diff(starts).max())
+    largest = int((starts[1:] - starts[:-1]).max())
     width = words.shape[1]
-    planes = np.empty((max(largest.bit_length(), 3), width), dtype=np.uint64)
     masks = np.empty((len(starts) - 1, -(-largest // step), width), dtype=np.uint64)
-    _round_masks(words, starts, step, planes, np.empty(width, np.uint64), np.empty(width, np.uint64), masks)
+    carry = np.empty(width, np.uint64)
+    if step & (step - 1) == 0:
+        _carried_masks(words, starts, np.empty((step.bit_length() - 1, width), np.uint64), carry, masks)
+        return masks
+    planes = np.empty((max(largest.bit_length(), 3), width), dtype=np.uint64)
+    _compared_masks(words, starts, step, planes, carry, np.empty(width, np.uint64), masks)
     return masks
 
 
