@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path("out/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Tune a real transformer four ways, record its traces, replay them on five designs, and report."""
@@ -43,7 +43,7 @@ def demo(
 def tune(
     model: Annotated[str, typer.Option(help="Packaged, hub or local model.")],
     data: Annotated[str, typer.Option(help="Packaged or hub data set, or a CSV/JSONL/Parquet file.")],
-    out: Annotated[Path, typer.Option(help="Folder for the adapter, its log and measurements.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the adapter, its log and measurements.")],
     tuning: Annotated[str, typer.Option(help="Name of a tuning ('simkit ls tunings') or a YAML file.")] = "lora",
     text: Annotated[str | None, typer.Option(help="Text column of a file or hub data set.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column of a file or hub data set.")] = None,
