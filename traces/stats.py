@@ -18,6 +18,7 @@ from .jit import jit, lowest_one, popcount64
 from .pack import Words, words_per_row
 
 BLOCK = 4096
+FEW_ONES = 12  # in a word: up to here its ones are walked over, beyond it its runs are counted all at once
 
 
 @jit
@@ -96,21 +97,42 @@ def _overlap(words: Any, before: Any, both: Any, either: Any) -> None:
 
 @jit
 def _runs(words: Any, k: int, histogram: Any) -> None:
-    """histogram[length] += runs of zeros of that length within a row; the last bin takes all that are longer."""
+    """histogram[i, length] += runs of zeros of that length within a row; the last bin takes all that are longer.
+
+    The four lines are added up afterwards: neighbouring runs then seldom wait for one another's count. Length 0, a one
+    beside a one, is counted too, for a branch would cost more.
+    """
     rows, width = words.shape
-    longest = len(histogram) - 1
+    longest = histogram.shape[1] - 1
+    one = np.uint64(1)
     for r in range(rows):
-        last = -1
+        zeros = 0  # the run that reaches into this word
         for w in range(width):
-            left = words[r, w]
-            while left:
-                here = w * 64 + lowest_one(left)
-                if here - last > 1:
-                    histogram[min(here - last - 1, longest)] += 1
-                last = here
-                left &= left - np.uint64(1)
-        if k - last > 1:
-            histogram[min(k - last - 1, longest)] += 1
+            x = words[r, w]
+            if popcount64(x) < FEW_ONES:
+                last = w * 64 - zeros - 1
+                while x:
+                    here = w * 64 + lowest_one(x)
+                    histogram[here & 3, min(here - last - 1, longest)] += 1
+                    last = here
+                    x &= x - one
+                zeros = w * 64 + 63 - last
+            else:
+                first = lowest_one(x)
+                histogram[0, min(zeros + first, longest)] += 1
+                below = x  # every bit up to the highest one
+                for shift in (1, 2, 4, 8, 16, 32):
+                    below |= below >> np.uint64(shift)
+                zeros = 64 - popcount64(below)
+                inner = ~x & below & ~((one << np.uint64(first)) - one)
+                length, alive = 0, popcount64(inner & ~(inner << one))
+                while inner:  # each turn shortens every run by one: what is gone had this length
+                    length += 1
+                    inner &= inner >> one
+                    left = popcount64(inner & ~(inner << one))
+                    histogram[length & 3, min(length, longest)] += alive - left
+                    alive = left
+        histogram[0, min(zeros - (width * 64 - k), longest)] += 1
 
 
 @jit
@@ -182,10 +204,12 @@ def temporal_overlap(mask: Any) -> NDArray[np.float64]:
 
 def zero_runs(mask: Any, longest: int = 256) -> NDArray[np.int64]:
     """Return ``int64[longest + 1]``: how many runs of zeros of each length rows have; the last bin is open."""
-    histogram = np.zeros(longest + 1, dtype=np.int64)
+    histogram = np.zeros((4, longest + 1), dtype=np.int64)
     for block in mask.blocks(BLOCK):
         _runs(block, mask.shape[1], histogram)
-    return histogram
+    histogram[:, 0] = 0
+    joined: NDArray[np.int64] = histogram.sum(axis=0)
+    return joined
 
 
 def coactivation(mask: Any, neurons: NDArray[np.int64] | None = None, limit: int = 256) -> NDArray[np.int64]:
@@ -216,7 +240,10 @@ def hot_neurons(mask: Any, share: float = 0.9) -> NDArray[np.int64]:
     """Return the fewest neurons, hottest first, that hold `share` of all non-zeros."""
     if not 0 < share <= 1:
         raise InputError(f"share = {share}: must be in (0, 1]")
-    counts = neuron_counts(mask)
+    return _hot(neuron_counts(mask), share)
+
+
+def _hot(counts: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     order = np.argsort(-counts, kind="stable")
     reached = np.cumsum(counts[order])
     if not reached[-1]:
@@ -226,8 +253,11 @@ def hot_neurons(mask: Any, share: float = 0.9) -> NDArray[np.int64]:
 
 def entropy_bits(mask: Any) -> float:
     """Return the sum over neurons of M H(p), H(p) = -p log2 p - (1 - p) log2(1 - p), in bits."""
-    m = mask.shape[0]
-    p = neuron_counts(mask) / max(1, m)
+    return _entropy(neuron_counts(mask), mask.shape[0])
+
+
+def _entropy(counts: NDArray[np.int64], m: int) -> float:
+    p = counts / max(1, m)
     q = np.stack([p, 1 - p])
     return float(-(q * np.log2(np.where(q > 0, q, 1))).sum() * m)
 
@@ -251,10 +281,10 @@ def summarise(mask: Any, batches: tuple[int, ...] = (2, 8, 32)) -> MaskSummary:
     return MaskSummary(
         density=float(counts.sum() / (m * k)),
         union_density={b: union_density(mask, b) for b in batches},
-        hot_share=len(hot_neurons(mask)) / k,
+        hot_share=len(_hot(counts, 0.9)) / k,
         overlap=float(overlap.mean()) if len(overlap) else 1.0,
         mean_zero_run=float((runs * np.arange(len(runs))).sum() / max(1, runs.sum())),
-        entropy_per_bit=entropy_bits(mask) / (m * k),
+        entropy_per_bit=_entropy(counts, m) / (m * k),
     )
 
 
