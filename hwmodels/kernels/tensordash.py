@@ -75,9 +75,14 @@ class Wiring(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory of the kernel, and where each row of a group lives in the packs."""
+    """Working memory of the kernel, and where each row of a group lives in the packs.
+
+    ``lines[group, word, step]`` are the elements of a group's rows by step, with empty steps at the end for the window
+    to run into.
+    """
 
     window: Words
+    lines: Words
     busy: Words
     idle: Words
     position: NDArray[np.int64]
@@ -86,20 +91,6 @@ class Scratch(NamedTuple):
     mask: Words
     first_pack: NDArray[np.int64]
     last_pack: NDArray[np.int64]
-
-
-@jit(inline=True)
-def _load(words, first, count, bit, bits, lanes, window, ahead, pack, shift, slot):  # type: ignore[no-untyped-def]
-    """Bring `lanes` elements from position `bit` of `count` rows into the window; rows have no elements past `bits`."""
-    if bit < bits:
-        word, offset = bit >> 6, np.uint64(bit & 63)
-        field = ~np.uint64(0) >> np.uint64(64 - lanes)
-        crosses = (bit & 63) + lanes > 64 and word + 1 < words.shape[1]
-        for index in range(count):
-            value = words[first + index, word] >> offset
-            if crosses:
-                value |= words[first + index, word + 1] << (np.uint64(64) - offset)
-            window[ahead, pack[slot + index]] |= (value & field) << shift[slot + index]
 
 
 @jit
@@ -128,11 +119,15 @@ def _claim(base, scratch, wiring, counters):  # type: ignore[no-untyped-def]
             step = window[wiring.ahead[option]]
             right, left = wiring.right[option], wiring.left[option]
             straight, wrapped = wiring.straight[option], wiring.wrapped[option]
+            anyone = np.uint64(0)
             for pack in range(PACKS):
                 there = step[pack]
                 taken = (((there >> right) & straight) | ((there << left) & wrapped)) & idle[pack]
                 step[pack] = there & ~(((taken & straight) << right) | ((taken & wrapped) >> left))
                 idle[pack] &= ~taken
+                anyone |= idle[pack]
+            if anyone == 0:
+                break
         for pack in range(PACKS):
             busy[pack] |= members & ~idle[pack]
     for pack in range(PACKS):
@@ -144,59 +139,70 @@ def _claim(base, scratch, wiring, counters):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _fill(words, starts, bits, lanes, scratch):  # type: ignore[no-untyped-def]
-    """Load the first window of groups side by side."""
-    window, pack, shift = scratch.window, scratch.pack, scratch.shift
+def _lay_out(words, starts, bits, lanes, scratch):  # type: ignore[no-untyped-def]
+    """Cut the rows of groups side by side into steps, each element where the window wants it: one pass, in order."""
+    lines, pack, shift = scratch.lines, scratch.pack, scratch.shift
     rows = pack.shape[0] // scratch.position.shape[0]
-    window[:] = np.uint64(0)
+    field = ~np.uint64(0) >> np.uint64(64 - lanes)
+    lines[:] = np.uint64(0)
     for group in range(starts.shape[0] - 1):
-        scratch.position[group] = 0
-        start, count = starts[group], starts[group + 1] - starts[group]
-        for ahead in range(window.shape[0]):
-            _load(words, start, count, ahead * lanes, bits, lanes, window, ahead, pack, shift, group * rows)
+        base = scratch.first_pack[group]
+        for row in range(starts[group], starts[group + 1]):
+            slot = group * rows + row - starts[group]
+            line, left = lines[group, pack[slot] - base], shift[slot]
+            mine = words[row]
+            for step in range(-(-bits // lanes)):
+                word, offset = step * lanes >> 6, np.uint64(step * lanes & 63)
+                value = mine[word] >> offset
+                if (step * lanes & 63) + lanes > 64 and word + 1 < mine.shape[0]:
+                    value |= mine[word + 1] << (np.uint64(64) - offset)
+                line[step] |= (value & field) << left
 
 
 @jit
-def _move(words, starts, bits, lanes, scratch, cycles):  # type: ignore[no-untyped-def]
+def _fill(groups, scratch):  # type: ignore[no-untyped-def]
+    """Load the first window of groups side by side."""
+    window, lines, first_pack = scratch.window, scratch.lines, scratch.first_pack
+    window[:] = np.uint64(0)
+    scratch.position[:groups] = 0
+    for group in range(groups):
+        for word in range(first_pack[group], scratch.last_pack[group]):
+            for ahead in range(window.shape[0]):
+                window[ahead, word] |= lines[group, word - first_pack[group], ahead]
+
+
+@jit
+def _move(steps, scratch, cycles):  # type: ignore[no-untyped-def]
     """Advance every group's window by 1 + its leading empty steps and refill it; returns the groups still running."""
-    window, position, pack, shift, mask = (
-        scratch.window,
-        scratch.position,
-        scratch.pack,
-        scratch.shift,
-        scratch.mask,
-    )
+    window, position, lines, mask = scratch.window, scratch.position, scratch.lines, scratch.mask
     first_pack, last_pack = scratch.first_pack, scratch.last_pack
     depth = window.shape[0]
-    rows = pack.shape[0] // position.shape[0]
     running = 0
-    for group in range(starts.shape[0] - 1):
-        if position[group] * lanes >= bits:
+    for group in range(cycles.shape[0]):
+        if position[group] >= steps:
             continue
         cycles[group] += 1
+        begin, end = first_pack[group], last_pack[group]
         advance = 1
         while advance < depth:
             left = np.uint64(0)
-            for word in range(first_pack[group], last_pack[group]):
+            for word in range(begin, end):
                 left |= window[advance, word] & mask[group, word]
             if left:
                 break
             advance += 1
         at = position[group] + advance
         position[group] = at
-        if at * lanes >= bits:
+        if at >= steps:
             continue
         running += 1
-        for word in range(first_pack[group], last_pack[group]):
-            mine = mask[group, word]
+        for word in range(begin, end):
+            mine, others = mask[group, word], ~mask[group, word]
+            line = lines[group, word - begin]
             for ahead in range(depth - advance):
-                moved = window[ahead + advance, word] & mine
-                window[ahead, word] = (window[ahead, word] & ~mine) | moved
+                window[ahead, word] = (window[ahead, word] & others) | (window[ahead + advance, word] & mine)
             for ahead in range(depth - advance, depth):
-                window[ahead, word] &= ~mine
-        start, count = starts[group], starts[group + 1] - starts[group]
-        for ahead in range(depth - advance, depth):
-            _load(words, start, count, (at + ahead) * lanes, bits, lanes, window, ahead, pack, shift, group * rows)
+                window[ahead, word] = (window[ahead, word] & others) | line[at + ahead]
     return running
 
 
@@ -204,15 +210,17 @@ def _move(words, starts, bits, lanes, scratch, cycles):  # type: ignore[no-untyp
 def _schedule(words, starts, bits, wiring, scratch, counters, cycles):  # type: ignore[no-untyped-def]
     """Schedule consecutive groups, as many side by side as fit the packs, to share the bit operations."""
     cycles[:] = 0
+    steps = -(-bits // wiring.lanes)
     together = scratch.position.shape[0]
     for first in range(0, starts.shape[0] - 1, together):
         last = min(first + together, starts.shape[0] - 1)
-        _fill(words, starts[first : last + 1], bits, wiring.lanes, scratch)
+        _lay_out(words, starts[first : last + 1], bits, wiring.lanes, scratch)
+        _fill(last - first, scratch)
         running = 1
         while running:
             for base in range(0, scratch.window.shape[1], PACKS):
                 _claim(base, scratch, wiring, counters)
-            running = _move(words, starts[first : last + 1], bits, wiring.lanes, scratch, cycles[first:last])
+            running = _move(steps, scratch, cycles[first:last])
 
 
 def _wiring(params: TensorDashParams, arch: Arch) -> Wiring:
@@ -253,7 +261,7 @@ def _fields(chosen: range, lanes: int) -> int:
     return sum(one << field * lanes for field in range(64 // lanes))
 
 
-def _scratch(lanes: int, rows: int, depth: int) -> Scratch:
+def _scratch(lanes: int, rows: int, depth: int, steps: int) -> Scratch:
     fields = 64 // lanes
     packs = -(-rows // (fields * PACKS)) * PACKS
     together = max(1, packs * fields // rows)
@@ -263,16 +271,19 @@ def _scratch(lanes: int, rows: int, depth: int) -> Scratch:
     shift = (slot % fields * lanes).astype(np.uint64)
     np.bitwise_or.at(mask, (slot // rows, slot // fields), field << shift)
     begin = np.arange(together) * rows
+    first_pack, last_pack = begin // fields, (begin + rows - 1) // fields + 1
+    span = int((last_pack - first_pack).max())
     return Scratch(
         window=np.zeros((depth, packs), dtype=np.uint64),
+        lines=np.zeros((together, span, steps + depth), dtype=np.uint64),
         busy=np.zeros(PACKS, dtype=np.uint64),
         idle=np.zeros(PACKS, dtype=np.uint64),
         position=np.zeros(together, dtype=np.int64),
         pack=slot // fields,
         shift=shift,
         mask=mask,
-        first_pack=begin // fields,
-        last_pack=(begin + rows - 1) // fields + 1,
+        first_pack=first_pack,
+        last_pack=last_pack,
     )
 
 
@@ -283,7 +294,7 @@ def count(op: Op, params: TensorDashParams, arch: Arch) -> Compute:
     starts = group_starts(op, rows)
     group_cycles = np.empty(len(starts) - 1, dtype=np.int64)
     counters = np.zeros(COUNTER_BITS, dtype=np.uint64)
-    scratch = _scratch(lanes, rows, params.lookahead + 1)
+    scratch = _scratch(lanes, rows, params.lookahead + 1, -(-op.k // lanes))
     done = 0
     for words, local in grouped_blocks(op.activation_or_ones(), starts):
         part = group_cycles[done : done + len(local) - 1]
