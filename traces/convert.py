@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from .errors import CorruptError, InputError
 from .files import file_digest
+from .layout import SiteMeta
 from .pack import pack
 from .provenance import provenance
-from .store import SiteMeta, Writer, squeeze
+from .store import Writer, squeeze
 from .trace import Trace, content_hash, open_trace
 
 WEIGHT = "_weight"

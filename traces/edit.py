@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from .errors import InputError, did_you_mean
 from .files import write_atomic
-from .masks import BLOCK_ROWS
+from .layout import COLUMNS, SiteMeta, array_key
+from .masks import BLOCK_ROWS, StoredRows
 from .ops import OpSpec
-from .pack import Words
-from .store import COLUMNS, Writer
+from .store import Writer
 from .trace import Trace, content_hash, open_trace
 
 FORMATS = ("npz", "npy", "scalesim", "sparseloop")
@@ -43,7 +43,8 @@ def slice_trace(
     first : int
         How many to pass over before.
     sites : sequence of str, optional
-        Sites to keep; all by default. Ops of the others stay in the op list, without a mask.
+        Sites to keep; all by default. Ops of the others stay in the op list, without a mask. One expert's site keeps
+        those of all experts beside it.
     storage_options : dict, optional
         Passed to fsspec.
 
@@ -56,7 +57,8 @@ def slice_trace(
     wanted = known[first : None if sequences is None else first + sequences]
     if not len(wanted):
         raise InputError(f"trace '{trace.name}' has {len(known)} sequences; nothing is left after passing over {first}")
-    names = list(trace.sites) if sites is None else [trace.site(name).name for name in sites]
+    chosen = list(trace.sites) if sites is None else sites
+    names = list(dict.fromkeys((trace.site(name).source or trace.site(name).meta).name for name in chosen))
     keep = np.isin(trace.tokens["sequence"].to_numpy(), wanted)
     attrs = _inherited([trace]) | {"sliced": {"of": trace.hash, "sequences": len(wanted), "first": first}}
     return _write([(trace, keep, 0, 0)], names, attrs, str(out), storage_options)
@@ -81,7 +83,7 @@ def merge_traces(traces: Sequence[Trace], out: str | Path, storage_options: Mapp
         sequence += int(trace.tokens["sequence"].max()) + 1 if trace.rows else 0
         batch += int(trace.tokens["batch"].max()) + 1 if trace.rows else 0
     attrs = _inherited(traces) | {"merged_from": [trace.hash for trace in traces]}
-    return _write(parts, list(traces[0].sites), attrs, str(out), storage_options)
+    return _write(parts, [meta.name for meta in traces[0].root.sites], attrs, str(out), storage_options)
 
 
 def _inherited(traces: Sequence[Trace]) -> dict[str, Any]:
@@ -97,17 +99,17 @@ def _write(
 ) -> Trace:
     """Stream the kept rows of every part into a new trace."""
     source = parts[0][0]
-    metas = [source.sites[name].meta for name in names]
+    metas = [meta for meta in source.root.sites if meta.name in names]
     capacity = sum(int(np.count_nonzero(keep)) for _, keep, _, _ in parts)
     writer = Writer(out, capacity, metas, attrs, options=options)
     try:
         for meta in metas:
-            weight = source.sites[meta.name].weight_mask()
+            weight = source.sites[meta.name].weight_mask() if meta.weight else None
             if weight is not None:
                 writer.write_weight(meta.name, weight.words())
         for part in parts:
-            for columns, masks in _rows(part, names):
-                writer.append(columns, masks)
+            for columns, arrays in _rows(part, metas):
+                writer.append(columns, arrays)
                 writer.commit()
         writer.commit(status="complete", hash=content_hash(open_trace(out, options)))
     finally:
@@ -115,21 +117,23 @@ def _write(
     return open_trace(out, options)
 
 
-def _rows(part: Part, names: Sequence[str]) -> Iterator[tuple[dict[str, NDArray[np.int32]], dict[str, Words]]]:
+def _rows(
+    part: Part, metas: Sequence[SiteMeta]
+) -> Iterator[tuple[dict[str, NDArray[np.int32]], dict[str, NDArray[Any]]]]:
     trace, keep, sequence, batch = part
     streams = {
-        f"{name}@{variant}" if variant else name: trace.sites[name].mask(False, variant).blocks()
-        for name in names
-        for variant in (None, *trace.sites[name].variants)
+        array_key(name): StoredRows(trace, name, trace.rows).blocks()
+        for meta in metas
+        for name in meta.rows_arrays(trace.rows)
     }
     shift = {"sequence": sequence, "batch": batch}
     for first in range(0, trace.rows, BLOCK_ROWS):
         kept = keep[first : first + BLOCK_ROWS]
-        masks = {key: next(stream)[kept] for key, stream in streams.items()}
+        arrays = {key: next(stream)[kept] for key, stream in streams.items()}
         if kept.any():
             frame = trace.tokens.iloc[first : first + BLOCK_ROWS][kept]
             codes = {c: frame[c].cat.codes if c == "phase" else frame[c] for c in COLUMNS}
-            yield {c: v.to_numpy().astype(np.int32) + np.int32(shift.get(c, 0)) for c, v in codes.items()}, masks
+            yield {c: v.to_numpy().astype(np.int32) + np.int32(shift.get(c, 0)) for c, v in codes.items()}, arrays
 
 
 def export_trace(trace: Trace, out: str | Path, format: str = "npz", real_only: bool = True) -> list[Path]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, did_you_mean
+from .layout import SiteMeta
 from .pack import Words, popcount, unpack
-from .store import SiteMeta
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 4096
 
 
-class StoredMask:
-    """A packed mask read from a store chunk by chunk, each against its checksum and its count of ones.
+class StoredRows:
+    """Rows of a site's array read from a store chunk by chunk, each against its checksum and its count of ones.
 
     Parameters
     ----------
@@ -30,23 +30,16 @@ class StoredMask:
         The array, e.g. ``sites/layers.0.down/mask``.
     rows : int
         Rows that hold data.
-    k : int
-        Elements in a row.
     keep : bool[rows], optional
         Rows that count; the others (padding) are left out.
     """
 
-    def __init__(self, trace: Trace, name: str, rows: int, k: int, keep: NDArray[np.bool_] | None = None) -> None:
-        self._trace, self._name, self._rows, self._k, self._keep = trace, name, rows, k, keep
+    def __init__(self, trace: Trace, name: str, rows: int, keep: NDArray[np.bool_] | None = None) -> None:
+        self._trace, self._name, self._rows, self._keep = trace, name, rows, keep
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(M, K)."""
-        return (self._rows if self._keep is None else int(np.count_nonzero(self._keep)), self._k)
-
-    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Words]:
-        """Yield consecutive ``uint64[rows, words]``; only the last may be shorter."""
-        rest: list[Words] = []
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[NDArray[Any]]:
+        """Yield consecutive blocks of `rows` rows; only the last may be shorter."""
+        rest: list[NDArray[Any]] = []
         held = 0
         for chunk in self._chunks():
             while len(chunk):
@@ -59,6 +52,31 @@ class StoredMask:
                     rest, held = [], 0
         if held:
             yield _joined(rest)
+
+    def _chunks(self) -> Iterator[NDArray[Any]]:
+        for first, rows in self._trace.read_chunks(self._name, self._rows):
+            yield rows if self._keep is None else rows[self._keep[first : first + len(rows)]]
+
+
+class StoredMask(StoredRows):
+    """A packed mask (M, K) read from a store: blocks are ``uint64[rows, words]``.
+
+    Parameters
+    ----------
+    trace, name, rows, keep
+        As of `StoredRows`.
+    k : int
+        Elements in a row.
+    """
+
+    def __init__(self, trace: Trace, name: str, rows: int, k: int, keep: NDArray[np.bool_] | None = None) -> None:
+        super().__init__(trace, name, rows, keep)
+        self._k = k
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, K)."""
+        return (self._rows if self._keep is None else int(np.count_nonzero(self._keep)), self._k)
 
     def popcount(self) -> int:
         """Count the non-zero elements."""
@@ -74,9 +92,102 @@ class StoredMask:
         """Return the whole mask as ``bool[M, K]``."""
         return unpack(self.words(), self._k)
 
+
+class PickedMask(StoredMask):
+    """Some of the masks that stand side by side in a row: those of one expert.
+
+    Parameters
+    ----------
+    trace, name, k
+        As of `StoredMask`.
+    picked : bool[rows, chosen]
+        Which of each row's masks; they come row by row.
+    """
+
+    def __init__(self, trace: Trace, name: str, picked: NDArray[np.bool_], k: int) -> None:
+        super().__init__(trace, name, len(picked), k)
+        self._picked = picked
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, K), M the tokens routed to the expert."""
+        return int(np.count_nonzero(self._picked)), self._k
+
+    def popcount(self) -> int:
+        """Count the non-zero elements."""
+        return sum(popcount(chunk) for chunk in self._chunks())
+
     def _chunks(self) -> Iterator[Words]:
-        for first, words in self._trace.read_chunks(self._name, self._rows):
-            yield words if self._keep is None else words[self._keep[first : first + len(words)]]
+        many = self._picked.shape[1]
+        for first, rows in self._trace.read_chunks(self._name, self._rows):
+            yield rows.reshape(len(rows), many, -1)[self._picked[first : first + len(rows)]]
+
+
+class OrderedMask:
+    """A mask whose rows come in another order, a block at a time: what is launched together stands together.
+
+    Parameters
+    ----------
+    mask : Mask
+        Read once, and held packed.
+    order : int64[M']
+        Rows of `mask`.
+    """
+
+    def __init__(self, mask: StoredMask, order: NDArray[np.int64]) -> None:
+        self._mask, self._order = mask, order
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M', K)."""
+        return len(self._order), self._mask.shape[1]
+
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Words]:
+        """Yield consecutive ``uint64[rows, words]``; only the last may be shorter."""
+        words = self._mask.words()
+        for first in range(0, len(self._order), rows):
+            yield words[self._order[first : first + rows]]
+
+    def popcount(self) -> int:
+        """Count the non-zero elements."""
+        return sum(popcount(block) for block in self.blocks())
+
+
+class StoredValues(StoredRows):
+    """Recorded values as ``float32[rows, K]``: bfloat16 exactly, INT8 as step times integer.
+
+    Parameters
+    ----------
+    trace : Trace
+        Where they lie.
+    meta : SiteMeta
+        Whose.
+    keep : bool[rows], optional
+        Rows that count.
+    """
+
+    def __init__(self, trace: Trace, meta: SiteMeta, keep: NDArray[np.bool_] | None = None) -> None:
+        super().__init__(trace, f"sites/{meta.name}/values", trace.rows, keep)
+        self._meta = meta
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, K)."""
+        return (self._rows if self._keep is None else int(np.count_nonzero(self._keep)), self._meta.k)
+
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[NDArray[np.float32]]:
+        """Yield consecutive ``float32[rows, K]``; only the last may be shorter."""
+        if self._meta.values == "bf16":
+            for block in super().blocks(rows):
+                yield (block.astype(np.uint32) << 16).view(np.float32)
+            return
+        scales = StoredRows(self._trace, f"sites/{self._meta.name}/scale", self._rows, self._keep)
+        for block, scale in zip(super().blocks(rows), scales.blocks(rows), strict=True):
+            yield block.astype(np.float32) * scale
+
+    def to_array(self) -> NDArray[np.float32]:
+        """Return all as ``float32[M, K]``."""
+        return np.concatenate([np.zeros((0, self._meta.k), dtype=np.float32), *self.blocks()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +200,16 @@ class Site:
         Where it was recorded.
     meta : SiteMeta
         Name, layer, op, K, N.
+    source : SiteMeta, optional
+        The stored site that holds this one, which is one of its experts.
+    expert : int
+        Which.
     """
 
     trace: Trace
     meta: SiteMeta
+    source: SiteMeta | None = None
+    expert: int = -1
 
     @property
     def name(self) -> str:
@@ -147,9 +264,18 @@ class Site:
                 "thresholds=... or int8=True"
             )
         chosen = self.trace.chosen(real_only, phase)
-        keep = None if chosen.all() else chosen
-        array = f"sites/{self.name}/mask" + (f"@{variant}" if variant else "")
-        return StoredMask(self.trace, array, self.trace.rows, self.k, keep)
+        array = f"sites/{(self.source or self.meta).name}/mask" + (f"@{variant}" if variant else "")
+        if self.source is not None:
+            picked = (self.trace.choice(self.source.name) == self.expert) & chosen[:, None]
+            return PickedMask(self.trace, array, picked, self.k)
+        return StoredMask(self.trace, array, self.trace.rows, self.k, None if chosen.all() else chosen)
+
+    def rows(self, real_only: bool = True, phase: str | None = None) -> NDArray[np.int64]:
+        """Return ``int64[M]``: which of the trace's rows the mask's are."""
+        chosen = self.trace.chosen(real_only, phase)
+        if self.source is None:
+            return np.flatnonzero(chosen)
+        return np.nonzero((self.trace.choice(self.source.name) == self.expert) & chosen[:, None])[0]
 
     def density(self, real_only: bool = True, variant: str | None = None) -> float:
         """Share of non-zeros."""
@@ -157,12 +283,29 @@ class Site:
         elements = mask.shape[0] * self.k
         return mask.popcount() / elements if elements else 0.0
 
+    def values(self, real_only: bool = True, phase: str | None = None) -> StoredValues:
+        """Return the recorded values, lazily, as ``float32`` blocks.
+
+        Raises
+        ------
+        InputError
+            If values were not recorded.
+        """
+        if not self.meta.values:
+            raise InputError(f"site '{self.name}' has no values; record with values='bf16' or 'int8'")
+        chosen = self.trace.chosen(real_only, phase)
+        return StoredValues(self.trace, self.meta, None if chosen.all() else chosen)
+
     def weight_mask(self) -> StoredMask | None:
-        """Return the weight's mask (N, K), None where it was not recorded."""
+        """Return the weight's mask, None where it was not recorded.
+
+        It is (N, K); a gate's is that of ``up``, whose outputs are the gate's K elements: (K, N).
+        """
         if not self.meta.weight:
             return None
-        return StoredMask(self.trace, f"sites/{self.name}/weight", self.n, self.k)
+        rows, k = self.meta.weight_shape
+        return StoredMask(self.trace, f"sites/{self.name}/weight", rows, k)
 
 
-def _joined(parts: list[Words]) -> Words:
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))

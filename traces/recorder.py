@@ -20,12 +20,13 @@ from .data import Split, load_data
 from .errors import InputError, NumericError
 from .folder import Folder
 from .inputs import prepare
+from .layout import SiteMeta
 from .models import default_task, load_model
 from .passes import decode_probe, prompt_probe, run_batch
 from .probe import probe_ops
 from .provenance import provenance
 from .sites import MLPSite, find_sites, gate_sites
-from .store import SiteMeta, Writer, read_root, squeeze
+from .store import Writer, read_root, squeeze
 from .tap import SiteTap, parse_variants
 from .trace import Trace, content_hash, open_trace
 

@@ -5,7 +5,11 @@
     T.zarr/zarr.json              attributes: everything but the arrays; self-checksummed
     T.zarr/tokens/{column}        one value for each recorded row
     T.zarr/sites/{site}/mask      uint64 (rows, words), sharded, compressed, a CRC32C for each chunk
+    T.zarr/sites/{site}/mask@{v}  the same, of a variant
     T.zarr/sites/{site}/weight    uint64 (N, words), where weights were recorded
+    T.zarr/sites/{site}/values    uint16 (rows, K), the bits of bfloat16, or int8 (rows, K); with values alone
+    T.zarr/sites/{site}/scale     float32 (rows, 1), what one step of an int8 row is worth
+    T.zarr/sites/{site}/choice    int16 (rows, chosen), the experts of each token; masks then stand side by side
 
 Every array has its final shape from the start. A commit writes chunks first and the root's attributes last; they say
 how many rows hold data, how many ones each chunk has, and the SHA-256 of every array's metadata. A writer killed
@@ -30,46 +34,10 @@ from numpy.typing import NDArray
 
 from .errors import CorruptError, InputError, StorageError
 from .folder import Folder
+from .layout import COLUMNS, Layout, SiteMeta, array_name, count_ones, create_array
 from .pack import Words, words_per_row
 
 SCHEMA = "zeroskip.trace/1"
-CHUNK_BYTES = 1 << 20
-SHARD_CHUNKS = 16
-# value of a row that no writer has filled: never a legal entry, so a missing chunk cannot go unnoticed
-UNSET = -1
-COLUMNS = ("sequence", "position", "batch", "real", "phase")
-
-
-def chunk_rows(k: int) -> int:
-    """Rows in a chunk: about 1 MiB packed, a power of two between 64 and 4096."""
-    rows = CHUNK_BYTES // (8 * words_per_row(k))
-    return max(64, min(4096, 1 << max(0, rows.bit_length() - 1)))
-
-
-@dataclass(frozen=True)
-class SiteMeta:
-    """What the root's attributes say of a site."""
-
-    name: str
-    layer: int
-    op: str
-    k: int
-    n: int
-    weight: bool = False
-    variants: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return self.__dict__ | {"variants": list(self.variants)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SiteMeta:
-        """Rebuild what `to_dict` returned."""
-        return cls(**{**data, "variants": tuple(data["variants"])})
-
-    def masks(self) -> list[str]:
-        """Return the array of each of this site's masks: the exact one first."""
-        return [f"sites/{self.name}/mask", *(f"sites/{self.name}/mask@{v}" for v in self.variants)]
 
 
 @dataclass
@@ -169,14 +137,11 @@ class Writer:
         try:
             self._store = self.folder.store(read_only=False)
             self._arrays: dict[str, Any] = {}
-            import zarr
-
             if resume:
                 self.root = read_root(self.folder)
                 self._open(sites)
             else:
-                with zarr.config.set({"json_indent": None}):
-                    self._create(capacity, sites, attrs)
+                self._create(capacity, sites, attrs)
             self._pending: dict[str, list[Any]] = {}
             self.root.attrs["owner"] = self.owner
             self._commit()
@@ -217,24 +182,17 @@ class Writer:
         if self.folder.read("zarr.json") is not None:
             raise InputError(f"'{self.folder.path}' is there already; remove it or choose another place")
         # the root is written last of all, so a half-made trace is not a trace
-        zarr.create_group(self._store, path="tokens", overwrite=True)
-        zarr.create_group(self._store, path="sites", overwrite=True)
-        for column in COLUMNS:
-            self._arrays[f"tokens/{column}"] = _array(
-                self._store,
-                f"tokens/{column}",
-                (capacity,),
-                "int32",
-                (min(65536, max(1, capacity)),),
-                UNSET,
-                ("token",),
-            )
+        groups = ["tokens", "sites", *(f"sites/{site.name}" for site in sites)]
+        for group in groups:
+            zarr.create_group(self._store, path=group, overwrite=True)
+        layouts = {f"tokens/{column}": Layout(capacity, 0, "int32", ("token", "")) for column in COLUMNS}
         for site in sites:
-            zarr.create_group(self._store, path=f"sites/{site.name}", overwrite=True)
-            for name in site.masks():
-                self._create_mask(name, capacity, site.k, ("token", "word"))
+            layouts |= site.rows_arrays(capacity)
             if site.weight:
-                self._create_mask(f"sites/{site.name}/weight", site.n, site.k, ("output", "word"))
+                rows, k = site.weight_shape
+                layouts[f"sites/{site.name}/weight"] = Layout(rows, words_per_row(k), "uint64", ("output", "word"))
+        for name, layout in layouts.items():
+            self._arrays[name] = create_array(self._store, name, layout)
         self.root = Root(
             attrs
             | {
@@ -244,14 +202,18 @@ class Writer:
                 "capacity": capacity,
                 "sites": [site.to_dict() for site in sites],
                 "ones": {name: [] for name in self._arrays if name.startswith("sites/")},
-                "files": self._metadata_digests(),
+                "files": {name: self._shrink(name) for name in sorted([*groups, *self._arrays])},
             }
         )
 
-    def _create_mask(self, name: str, rows: int, k: int, dims: tuple[str, str]) -> None:
-        size = chunk_rows(k)
-        shape = (max(1, rows), words_per_row(k))
-        self._arrays[name] = _array(self._store, name, shape, "uint64", (size, shape[1]), 0, dims)
+    def _shrink(self, name: str) -> str:
+        """Take the blanks out of an array's or group's metadata, which a small trace would feel; return its SHA-256."""
+        data = self.folder.read(f"{name}/zarr.json")
+        if data is None:
+            raise StorageError(f"{self.folder.path}/{name}/zarr.json is gone while being written")
+        dense = json.dumps(json.loads(data), separators=(",", ":")).encode()
+        self.folder.write(f"{name}/zarr.json", dense)
+        return hashlib.sha256(dense).hexdigest()
 
     def _open(self, sites: list[SiteMeta]) -> None:
         import zarr
@@ -262,23 +224,16 @@ class Writer:
         for name in [f"tokens/{c}" for c in COLUMNS] + list(self.root.attrs["ones"]):
             self._arrays[name] = zarr.open_array(self._store, path=name, mode="r+")
 
-    def _metadata_digests(self) -> dict[str, str]:
-        groups = ["tokens", "sites", *{name.rpartition("/")[0] for name in self._arrays if "sites/" in name}]
-        found = {}
-        for name in sorted([*groups, *self._arrays]):
-            data = self.folder.read(f"{name}/zarr.json")
-            if data is None:
-                raise StorageError(f"{self.folder.path}/{name}/zarr.json is gone while being written")
-            found[name] = hashlib.sha256(data).hexdigest()
-        return found
+    def append(self, columns: Mapping[str, NDArray[np.int32]], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Queue rows, all of as many: every token column, and what belongs to the sites.
 
-    def append(self, columns: Mapping[str, NDArray[np.int32]], masks: Mapping[str, Words]) -> None:
-        """Queue rows: every token column, and the masks of every ``site`` and ``site@variant``, all of as many rows."""
+        Keys are ``site`` for its mask, ``site@variant`` for that of a variant, and ``site/values``, ``site/scale``,
+        ``site/choice`` for the rest.
+        """
         for name, values in columns.items():
             self._pending.setdefault(f"tokens/{name}", []).append(values)
-        for name, words in masks.items():
-            site, _, variant = name.partition("@")
-            self._pending.setdefault(f"sites/{site}/mask{'@' * bool(variant)}{variant}", []).append(words)
+        for key, rows in arrays.items():
+            self._pending.setdefault(array_name(key), []).append(rows)
 
     def write_weight(self, site: str, words: Words) -> None:
         """Store a site's weight mask."""
@@ -328,40 +283,12 @@ class Writer:
         self._claimed = True
 
 
-def _array(store: Any, name: str, shape: Any, dtype: str, chunks: Any, fill: int, dims: tuple[str, ...]) -> Any:
-    import zarr
-    from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
-
-    filters: tuple[Any, ...] = ()
-    compressor: Any = ZstdCodec(level=9)
-    if dtype == "uint64":
-        # word by word, then bit by bit: a neuron's bits over the tokens lie together, so its own density decides
-        # how far they shrink
-        filters = (TransposeCodec(order=(1, 0)),)
-        compressor = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=8, blocksize=CHUNK_BYTES)
-    shards = (chunks[0] * SHARD_CHUNKS, *chunks[1:])
-    return zarr.create_array(
-        store,
-        name=name,
-        shape=shape,
-        dtype=dtype,
-        chunks=chunks,
-        shards=shards,
-        fill_value=fill,
-        filters=filters,
-        compressors=(compressor, Crc32cCodec()),
-        dimension_names=dims,
-        overwrite=True,
-    )
-
-
-def _ones(words: Words, first: int, rows: int, counts: list[int]) -> list[int]:
+def _ones(values: NDArray[Any], first: int, rows: int, counts: list[int]) -> list[int]:
     """Add the ones of rows from `first` on to the count of each chunk of `rows` rows."""
-    per_row = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
-    last = first + len(words)
+    last = first + len(values)
     total = np.zeros(-(-last // rows), dtype=np.int64)
     total[: len(counts)] = counts
-    np.add.at(total, np.arange(first, last) // rows, per_row)
+    np.add.at(total, np.arange(first, last) // rows, count_ones(values))
     return [int(value) for value in total]
 
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from .edit import FRESH
 from .errors import InputError
+from .layout import COLUMNS, SiteMeta
 from .masks import Site
 from .pack import pack, unpack
 from .stats import neuron_counts, token_counts
-from .store import COLUMNS, SiteMeta, Writer
+from .store import Writer
 from .trace import Trace, content_hash, open_trace
 
 ROWS = 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from html import escape
 from pathlib import PurePosixPath
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 from .errors import CorruptError, InputError, did_you_mean
 from .folder import Folder
-from .masks import Site
+from .layout import COLUMNS, UNSET, count_ones
+from .masks import Site, StoredRows
 from .ops import OpSpec, Template, expand, join
-from .pack import Words, popcount
-from .store import COLUMNS, UNSET, Root, check_metadata, read_root, unsqueeze
+from .store import Root, check_metadata, read_root, unsqueeze
 
 _BULKY = (
     "ones",
@@ -62,6 +63,7 @@ class Trace:
         check_metadata(self.folder, self.root)
         self._store = self.folder.store(read_only=True)
         self._arrays: dict[str, Any] = {}
+        self._choices: dict[str, NDArray[np.int16]] = {}
 
     def __repr__(self) -> str:
         return f"Trace({self.path!r}: {len(self.sites)} sites, {self.n_tokens} real tokens, {self.status})"
@@ -111,8 +113,32 @@ class Trace:
 
     @cached_property
     def sites(self) -> dict[str, Site]:
-        """Sites by name, in execution order."""
-        return {meta.name: Site(self, meta) for meta in self.root.sites}
+        """Sites by name, in execution order; of a mixture of experts, one for each expert."""
+        found = {}
+        for meta in self.root.sites:
+            if not meta.experts:
+                found[meta.name] = Site(self, meta)
+            for expert in range(meta.experts):
+                name = f"{meta.name}.{expert}.{meta.op}"
+                alone = replace(meta, name=name, weight=False, values="", experts=0, chosen=0)
+                found[name] = Site(self, alone, meta, expert)
+        return found
+
+    def choice(self, site: str) -> NDArray[np.int16]:
+        """Return ``int16[rows, chosen]``: the experts each token went through, padding included.
+
+        Raises
+        ------
+        InputError
+            If no mixture of experts was recorded under that name.
+        """
+        known = [meta.name for meta in self.root.sites if meta.experts]
+        if site not in known:
+            raise InputError(f"trace '{self.name}' has no experts '{site}'{did_you_mean(site, known)}")
+        if site not in self._choices:
+            parts = [part for _, part in self.read_chunks(f"sites/{site}/choice", self.rows)]
+            self._choices[site] = np.concatenate(parts)
+        return self._choices[site]
 
     def site(self, name: str) -> Site:
         """Return a site.
@@ -192,7 +218,32 @@ class Trace:
         decode = (
             self._phase_ops("ops_decode", self._steps(real_only), "decode") if decodes and phase != "prefill" else []
         )
-        return join(prefill, decode)
+        return [self._linked(one) for op in join(prefill, decode) for one in self._routed(op, real_only, phase)]
+
+    def _linked(self, op: OpSpec) -> OpSpec:
+        """Forget sites that this trace does not hold."""
+        held = {name: getattr(op, name) for name in ("input_site", "output_site") if getattr(op, name) in self.sites}
+        return replace(op, **({"input_site": None, "output_site": None} | held))
+
+    def _routed(self, op: OpSpec, real_only: bool, phase: str | None) -> list[OpSpec]:
+        """Split an op of a mixture of experts into one for each expert that any token went to."""
+        meta = next((m for m in self.root.sites if m.experts and m.name == op.input_site), None)
+        if meta is None or op.kind != "gemm":
+            return [op]
+        choice = self.choice(meta.name)[self.chosen(real_only, phase)]
+        routed = np.bincount(choice.ravel(), minlength=meta.experts)
+        passes = max(1, round(op.m / op.tokens_per_pass))
+        return [
+            replace(
+                op,
+                m=int(rows),
+                input_site=f"{meta.name}.{expert}.{meta.op}" if op.op == meta.op else None,
+                weight_bytes=op.weight_bytes // meta.experts,
+                tokens_per_pass=max(1, round(rows / passes)),
+            )
+            for expert, rows in enumerate(routed)
+            if rows
+        ]
 
     def _phase_ops(self, key: str, shapes: list[tuple[int, int]], phase: str) -> list[OpSpec]:
         templates = [Template.from_dict(data) for data in unsqueeze(self.root.attrs[key])]
@@ -237,8 +288,8 @@ class Trace:
         """Return the ones that each chunk of a mask must have."""
         return [int(v) for v in self.root.attrs["ones"][name]]
 
-    def read_chunks(self, name: str, rows: int) -> Iterator[tuple[int, Words]]:
-        """Yield (first row, words) of a mask chunk by chunk, each verified.
+    def read_chunks(self, name: str, rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first row, rows) of a site's array chunk by chunk, each verified.
 
         Raises
         ------
@@ -248,13 +299,14 @@ class Trace:
         size = self._array(name).chunks[0]
         for index, ones in enumerate(self.chunk_ones(name)):
             first = index * size
-            words: Words = self._read(name, first, min(first + size, rows))
-            if popcount(words) != ones:
+            part = self._read(name, first, min(first + size, rows))
+            found = int(count_ones(part).sum())
+            if found != ones:
                 raise CorruptError(
-                    f"{self.path}/{name}: chunk {index} has {popcount(words)} ones, {ones} were recorded; it is "
+                    f"{self.path}/{name}: chunk {index} has {found} ones, {ones} were recorded; it is "
                     "missing or altered: restore the file or record the trace anew"
                 )
-            yield first, words
+            yield first, part
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
@@ -298,7 +350,7 @@ class Trace:
         """
         import xarray as xr
 
-        names = list(self.sites) if site is None else [self.site(site).name]
+        names = [n for n, s in self.sites.items() if s.source is None] if site is None else [self.site(site).name]
         coords = {c: ("token", self.tokens[c].to_numpy()) for c in COLUMNS}
         data = {}
         for name in names:
@@ -321,12 +373,13 @@ def content_hash(trace: Trace) -> str:
     for column in COLUMNS:
         values = tokens[column].cat.codes if column == "phase" else tokens[column]
         digest.update(values.to_numpy().astype("<i4").tobytes())
-    for site in trace.sites.values():
-        exact_and_variants = [site.mask(False, variant) for variant in (None, *site.variants)]
-        for mask in (*exact_and_variants, site.weight_mask()):
-            if mask is not None:
-                for block in mask.blocks():
-                    digest.update(block.astype("<u8", copy=False).tobytes())
+    for meta in trace.root.sites:
+        masks = meta.masks()
+        rest = [name for name in meta.rows_arrays(trace.rows) if name not in masks]
+        for name in (*masks, *([f"sites/{meta.name}/weight"] if meta.weight else []), *rest):
+            rows = meta.weight_shape[0] if name.endswith("/weight") else trace.rows
+            for block in StoredRows(trace, name, rows).blocks():
+                digest.update(block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()
 
 

@@ -13,8 +13,9 @@ import pytest
 import traces
 from traces.convert import flat_columns
 from traces.errors import CorruptError, InputError, StorageError
+from traces.layout import SiteMeta, chunk_rows
 from traces.pack import pack
-from traces.store import SiteMeta, Writer, chunk_rows, squeeze
+from traces.store import Writer, squeeze
 from traces.trace import content_hash, open_trace
 
 ATTRS = {
@@ -60,7 +61,7 @@ def copy(stored: traces.Trace, tmp_path: Path) -> Path:
 
 
 def test_masks_come_back_in_blocks_of_any_size(stored: traces.Trace, masks: dict[str, np.ndarray]) -> None:
-    assert 2 * chunk_rows(K) < ROWS
+    assert 2 * chunk_rows(K // 8) < ROWS
     for name, mask in masks.items():
         lazy = stored.sites[name].mask()
         assert lazy.shape == mask.shape

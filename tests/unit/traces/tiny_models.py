@@ -9,8 +9,9 @@ import numpy as np
 from tiny_families import build
 
 from traces.convert import flat_columns
+from traces.layout import SiteMeta
 from traces.pack import pack
-from traces.store import SiteMeta, Writer, squeeze
+from traces.store import Writer, squeeze
 from traces.trace import content_hash, open_trace
 
 WORDS = ("good", "bad", "film", "plot", "actor", "dull", "bright", "slow", "fine", "weak", "the", "a", "is", "was")
