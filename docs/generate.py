@@ -27,6 +27,7 @@ FAMILIES = {
 }
 OTHER = "Zero-skip designs"
 ORDER = (OTHER, "Dense arrays", "GPUs")
+VERDICTS = ("exact", "within band", "off", "not reproducible", "skipped")
 
 
 def write(out: Path, notebooks: Path) -> None:
@@ -208,7 +209,7 @@ def checks(rows: Sequence[dict[str, Any]], with_arch: bool = True) -> str:
 def validation() -> str:
     """Return the page of all checks."""
     rows = published_rows()
-    counts = {name: sum(row["verdict"] == name for row in rows) for name in ("exact", "within band", "off", "skipped")}
+    counts = {name: sum(row["verdict"] == name for row in rows) for name in VERDICTS}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     parts = [
         "# Validation\n",

@@ -78,7 +78,7 @@ def design_status(name: str) -> Row:
         checks, exact, within, off (counts), worst (largest error, %), note; measured says how far the model was off on
         measurements by others, where there are any.
     """
-    rows = [row for row in published_rows() if row["arch"] == name and row["verdict"] != "skipped"]
+    rows = [row for row in published_rows() if row["arch"] == name and row["error"] is not None]
     if not rows:
         return {
             "checks": 0,
