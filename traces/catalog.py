@@ -40,7 +40,8 @@ def _tuning(name: str) -> dict[str, Any]:
 
 
 def _model(name: str) -> dict[str, Any]:
-    from .models import MODELS, load_config, load_model
+    from .loaders.packaged import MODELS
+    from .models import load_config, load_model
     from .sites import find_sites, weight_shape
 
     config = load_config(name)

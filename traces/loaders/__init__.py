@@ -1,0 +1,1 @@
+"""Convert the models that packages carry in other formats to folders that transformers loads, once."""
