@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import plots
     from .cite import cite
+    from .compare import compare_methods
     from .plots.style import paper
     from .replay import arch, load_trace, replay
     from .result import Result, load_result
@@ -39,6 +40,7 @@ _WHERE = {
     "sweep": "sweep",
     "validate": "validate",
     "cite": "cite",
+    "compare_methods": "compare",
     "table": "tables",
     "paper": "plots.style",
     "plots": "plots",
@@ -49,6 +51,7 @@ __all__ = [
     "__version__",
     "arch",
     "cite",
+    "compare_methods",
     "load_result",
     "load_trace",
     "paper",

@@ -166,6 +166,25 @@ def table(
     return Table(pd.DataFrame(text), numeric)
 
 
+def methods_table(data: pd.DataFrame) -> Table:
+    """Make the table of a comparison of methods, one row each tuning, two columns each design.
+
+    Parameters
+    ----------
+    data : DataFrame
+        `simkit.compare.flat`.
+    """
+    shared = ["tuning", "accuracy", "accuracy_se", "density", "trainable_parameters", "train_seconds"]
+    wide = data.drop_duplicates("tuning")[shared].set_index("tuning")
+    columns = {name: COLUMNS[name] for name in shared if name != "accuracy_se"}
+    for arch, rows in data.groupby("arch", sort=False):
+        own = rows.set_index("tuning")
+        for name, title, unit in (("speedup", "speed-up", "×"), ("energy_ratio", "energy", "× of dense")):
+            wide[f"{arch}.{name}"] = own[name]
+            columns[f"{arch}.{name}"] = Column(f"{arch} {title}", unit)
+    return table(wide.reset_index(), columns)
+
+
 def _heading(column: Column) -> str:
     return f"{column.title} ({column.unit})" if column.unit else column.title
 

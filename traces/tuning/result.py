@@ -160,7 +160,7 @@ def save_weights(net: Any, folder: Path, model: str) -> None:
         for name in (ADAPTER, "adapter_config.json"):
             (staging / name).replace(folder / name)
         shutil.rmtree(staging)
-        written = {t.data_ptr() for t in peft.get_peft_model_state_dict(net).values()}
+        written = {t.data_ptr() for t in peft.get_peft_model_state_dict(net, save_embedding_layers=False).values()}
         rest = {name: p for name, p in rest.items() if p.data_ptr() not in written}
     if rest:
         tensors = {name: p.clone().contiguous().cpu() for name, p in rest.items()}
@@ -189,7 +189,7 @@ def load_weights(net: Any, folder: Path) -> None:
     if _peft_writes(net):
         import peft
 
-        own = peft.get_peft_model_state_dict(net)
+        own = peft.get_peft_model_state_dict(net, save_embedding_layers=False)
         tensors = _must_fit(folder / ADAPTER, own, read_tensors(folder / ADAPTER))
         written = {t.data_ptr() for t in own.values()}
         expected = {name: p for name, p in expected.items() if p.data_ptr() not in written}

@@ -1,4 +1,4 @@
-"""A tiny model and a tiny data set, once for all tests here."""
+"""A tiny model and a tiny data set, once for all unit tests."""
 
 from __future__ import annotations
 

@@ -1,0 +1,64 @@
+"""Tuning methods as points: what each reaches, and at which cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ._data import require
+from .style import MARKERS, PALETTE, axes, plain_log, points, styled
+from .tradeoff import axis_of, front
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+@styled
+def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | None = None) -> Axes:
+    """Plot accuracy against density, or against energy per token on one design, one point a tuning.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `simkit.compare.flat`: one row for each tuning and arch.
+    ax : Axes, optional
+        Where to draw.
+    arch : str, optional
+        Design whose energy is the x axis; density by default.
+
+    Returns
+    -------
+    Axes
+        Vertical bars are one standard error over seeds; tunings on the Pareto front are ringed and joined by steps.
+
+    Raises
+    ------
+    InputError
+        If a column or the design is not in the table.
+    """
+    x = "density" if arch is None else "energy_per_token_pj"
+    require(table, ["tuning", "arch", "accuracy", "accuracy_se", x], "a comparison of methods")
+    known = list(dict.fromkeys(table["arch"]))
+    if arch is not None and arch not in known:
+        raise InputError(f"the comparison has no design '{arch}'; it has: {', '.join(known)}")
+    rows = table[table["arch"] == (arch or known[0])]
+    factor = axis_of(x)[1]
+    ax = axes(ax, 0.8)
+    for index, row in enumerate(rows.itertuples()):
+        ax.errorbar(
+            getattr(row, x) * factor, row.accuracy, yerr=row.accuracy_se, fmt=MARKERS[index % len(MARKERS)],
+            color=PALETTE[(index + index // len(MARKERS)) % len(PALETTE)], markersize=0.6 * points(),
+            elinewidth=0.1 * points(), label=row.tuning, linestyle="none",
+        )  # fmt: skip
+    best = rows[front(rows, x, "accuracy", ("accuracy",))].sort_values(x)
+    ax.step(best[x] * factor, best["accuracy"], where="post", color="black", linewidth=0.1 * points(), zorder=1)
+    ring = {"markersize": points(), "markerfacecolor": "none", "markeredgecolor": "black"}
+    ax.plot(best[x] * factor, best["accuracy"], "o", label="Pareto front", markeredgewidth=0.08 * points(), **ring)
+    if rows[x].min() > 0 and rows[x].max() / rows[x].min() > 10:
+        plain_log(ax, "x")
+    ax.set_xlabel("density of the MLP activations" if arch is None else f"energy per token on {arch} (nJ)")
+    ax.set_ylabel("held-out accuracy")
+    ax.grid(True, axis="both")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return ax

@@ -1,0 +1,125 @@
+"""Methods side by side: rows, means over seeds, resuming, the stored file, the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import simkit as sk
+from simkit import compare, plots, tables
+from simkit.cli import app
+from simkit.errors import InputError
+
+ARCHS = ("cnvlutin", "h100_sxm")
+
+
+@pytest.fixture(scope="module")
+def yamls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two quick tunings as files."""
+    folder = tmp_path_factory.mktemp("yaml")
+    train = "train: {epochs: 1, batch_size: 32, max_length: 16, lr: 0.01}\n"
+    (folder / "plain.yaml").write_text("name: plain\nmethod: none\nmodule: {type: none}\n" + train)
+    (folder / "relu.yaml").write_text("name: relu\nmethod: relufy\nactivation: {type: relu}\n" + train)
+    return [str(folder / "plain.yaml"), str(folder / "relu.yaml")]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: str, tiny_data: str, yamls: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("methods")
+    rows = sk.compare_methods(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=out, progress=False)
+    compare.save_methods(rows, out / "kept.parquet", {"seeds": 2})
+    return out
+
+
+def test_one_row_for_each_tuning_seed_and_arch(run: Path) -> None:
+    rows = compare.load_methods(run / "kept.parquet")
+    assert len(rows) == 2 * 2 * 2
+    assert rows.attrs["settings"] == {"seeds": 2}
+    assert rows.attrs["environment"]["python"]
+    plain = rows[(rows["tuning"] == "plain") & (rows["arch"] == "cnvlutin")]
+    # the head alone changes no activation: as dense as the base, and as fast
+    assert plain["density"].min() > 0.99
+    assert plain["speedup"].to_numpy() == pytest.approx(1.0, rel=0.02)
+    assert plain["energy_ratio"].to_numpy() == pytest.approx(1.0, rel=0.02)
+    relu = rows[(rows["tuning"] == "relu") & (rows["arch"] == "cnvlutin")]
+    assert relu["density"].max() < 0.8
+    assert relu["speedup_down"].min() > 1.0
+    assert relu["energy_ratio"].max() < 1.0
+
+
+def test_means_and_standard_errors_are_over_seeds(run: Path) -> None:
+    rows = compare.load_methods(run / "kept.parquet")
+    objects = compare.aggregate(rows)
+    assert [o["tuning"] for o in objects] == ["plain", "relu"]
+    relu = rows[rows["tuning"] == "relu"].drop_duplicates("seed")
+    assert relu["seed"].tolist() == [0, 1]
+    assert objects[1]["accuracy"] == pytest.approx(relu["accuracy"].mean())
+    assert objects[1]["accuracy_se"] == pytest.approx(relu["accuracy"].std(ddof=1) / math.sqrt(2))
+    assert set(objects[1]["archs"]) == set(ARCHS)
+    single = compare.aggregate(rows[rows["seed"] == 0])[1]
+    n, p = int(relu["test_samples"].iloc[0]), single["accuracy"]
+    assert single["accuracy_se"] == pytest.approx(math.sqrt(p * (1 - p) / n))
+
+
+def test_a_finished_run_is_not_done_again(
+    run: Path, tiny_model: str, tiny_data: str, yamls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from traces.tuning import trainer
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(trainer.Trainer, "_step", refuse)
+    again = sk.compare_methods(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=run, progress=False)
+    pd.testing.assert_frame_equal(again, compare.load_methods(run / "kept.parquet"))
+
+
+def test_front_keeps_what_nothing_beats() -> None:
+    table = pd.DataFrame({"accuracy": [0.8, 0.7, 0.9, 0.6], "density": [0.2, 0.1, 0.9, 0.3]})
+    assert compare.on_front(table, "density").tolist() == [True, True, True, False]
+
+
+def test_figure_and_table_show_every_tuning(run: Path) -> None:
+    flat = compare.flat(compare.aggregate(compare.load_methods(run / "kept.parquet")))
+    drawn = plots.methods_front(flat, arch="cnvlutin")
+    own = flat[flat["arch"] == "cnvlutin"].set_index("tuning")
+    drawn_at = {bar.get_label(): (bar.lines[0].get_xdata()[0], bar.lines[0].get_ydata()[0]) for bar in drawn.containers}
+    assert drawn_at.keys() == {"plain", "relu"}
+    for tuning, (energy_nj, accuracy) in drawn_at.items():
+        assert energy_nj * 1e3 == pytest.approx(own.loc[tuning, "energy_per_token_pj"])
+        assert accuracy == own.loc[tuning, "accuracy"]
+    with pytest.raises(InputError, match="no design 'eie'"):
+        plots.methods_front(flat, arch="eie")
+    text = tables.methods_table(flat).to_latex()
+    assert "relu" in text
+    assert r"\toprule" in text
+
+
+def test_command_prints_objects_and_leaves_files(run: Path, tiny_model: str, tiny_data: str, yamls: list[str]) -> None:
+    given = ["--model", tiny_model, "--data", tiny_data, "--seeds", "2", "--sequences", "8", "-o", str(run), "--json"]
+    given += [word for path in yamls for word in ("--tuning", path)] + ["-a", "cnvlutin", "-a", "h100_sxm"]
+    done = CliRunner().invoke(app, ["compare", "methods", *given])
+    assert done.exit_code == 0, done.stderr
+    objects = json.loads(done.stdout)
+    assert [o["seeds"] for o in objects] == [2, 2]
+    assert objects[0].keys() >= {"tuning", "accuracy", "accuracy_se", "density", "trainable_parameters", "archs"}
+    for name in ("methods-density.png", "methods-energy-cnvlutin.pdf", "methods.tex", "methods.md"):
+        assert (run / name).stat().st_size > 200
+
+
+def test_bad_input(tmp_path: Path, tiny_model: str) -> None:
+    with pytest.raises(InputError, match="no named set"):
+        sk.compare_methods(tiny_model, out=tmp_path)
+    with pytest.raises(InputError, match="must be positive"):
+        sk.compare_methods(seeds=0, out=tmp_path)
+    with pytest.raises(InputError, match="no stored comparison for 'other'"):
+        compare.stored_methods("other")
+    (tmp_path / "x.parquet").write_bytes(b"no")
+    with pytest.raises(InputError, match="no comparison of methods"):
+        compare.load_methods(tmp_path / "x.parquet")
+    assert not list(tmp_path.glob("traces"))
