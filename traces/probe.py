@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import InputError
 from .ops import Dim, Template, fit_dim
-from .sites import MLPSite, gate_sites, weight_shape
+from .sites import MLPSite, dropped_blocks, gate_sites, weight_shape
 
 # names of projections over all families: the last parts of a module's path
 NAMES = (
@@ -28,6 +28,7 @@ NAMES = (
     (r"intermediate\.dense|up_proj|fc1|lin1|mlp\.c_fc|wi|wi_1|ffn", "up"),
     (r"pooler\.dense|pooler", "pooler"),
 )
+BOTTLENECK = re.compile(r"\.adapter\.(down|up|gate)$")  # GEMMs that an adapter adds behind a linear layer
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh", "sigmoid", "hardtanh", "leaky_relu")
 # modules counted as one vector op, whatever they compute inside
 WHOLE = (("norm", re.compile("norm", re.I)), ("activation", re.compile("gelu|relu|silu|activation|tanh|sigmoid", re.I)))
@@ -105,7 +106,7 @@ class _Watch(TorchDispatchMode):
         batch, heads, rows, depth = query.shape
         columns, width = key.shape[-2], value.shape[-1]
         self._note("scores", "gemm", (rows, depth, columns, batch * heads))
-        self._note("softmax", "vector", (batch * heads * rows * columns, 1, 1, 1))
+        self._note("softmax", "vector", (columns, 1, 1, batch * heads * rows))
         self._note("values", "gemm", (rows, columns, width, batch * heads))
 
     def _convolution(self, weight: Any, groups: int, out: Any) -> None:
@@ -113,8 +114,10 @@ class _Watch(TorchDispatchMode):
         self._note("conv", "gemm", (out[:, 0].numel(), reduction, weight.shape[0] // groups, groups))
 
     def _vector(self, name: str, args: Any, out: Any) -> None:
-        if name == "_softmax" or (name in ACTIVATIONS and out.dim() > 1):
-            self._note("softmax" if name == "_softmax" else "activation", "vector", (out.numel(), 1, 1, 1))
+        if name == "_softmax":
+            self._note("softmax", "vector", (out.shape[-1], 1, 1, out.numel() // out.shape[-1]))
+        elif name in ACTIVATIONS and out.dim() > 1:
+            self._note("activation", "vector", (out.numel(), 1, 1, 1))
         elif name == "embedding":
             self._note("embedding", "vector", (out.numel(), 1, 1, 1))
         elif name in ("add", "add_") and isinstance(args[1], torch.Tensor) and args[0].shape == args[1].shape:
@@ -164,7 +167,8 @@ def probe_ops(
     InputError
         If the two runs executed different operators.
     """
-    layers = _layers(sites)
+    # layers whose MLP was dropped still have their attention
+    layers = _layers([*sites, *dropped_blocks(model)])
     first, second = (watch(model, run, list(layers)) for run in runs)
     if [(e.module, e.operator) for e in first] != [(e.module, e.operator) for e in second]:
         raise InputError("this model executes other operators on longer input; its ops cannot be listed")
@@ -243,11 +247,19 @@ def _name(event: _Event, path: str, before: Sequence[Template], down: set[str]) 
     base = path[: adapter.start()] if adapter else path
     if adapter and base in down:
         return f"down.{adapter.group(1).lower()}"
+    bottleneck = BOTTLENECK.search(path)
+    if bottleneck:
+        return f"adapter.{bottleneck.group(1)}"
+    name = projection(base) or base.rpartition(".")[2]
+    return f"{name}.{adapter.group(1).lower()}" if adapter else name
+
+
+def projection(path: str) -> str | None:
+    """Return what a linear layer of this name is called in an op list: ``q``, ``o``, ``up``, ...; None if unknown."""
     for expression, name in NAMES:
-        if re.search(rf"(?:^|\.|(?<=\.))(?:{expression.lstrip('.')})$", base):
-            return f"{name}.{adapter.group(1).lower()}" if adapter else name
-    tail = base.rpartition(".")[2]
-    return f"{tail}.{adapter.group(1).lower()}" if adapter else tail
+        if re.search(rf"(?:^|\.|(?<=\.))(?:{expression.lstrip('.')})$", path):
+            return name
+    return None
 
 
 def _last_matmul(before: Sequence[Template]) -> str:

@@ -151,16 +151,22 @@ def find_sites(model: Any, pattern: str | Sequence[str] | None = None) -> list[M
     Returns
     -------
     list of MLPSite
-        In execution order.
+        In execution order; blocks that a tuning dropped are left out, and counted in the others' ``layer``.
 
     Raises
     ------
     InputError
         If the family is not in the table and no pattern is given, or nothing matches.
     """
-    modules = dict(model.named_modules())
     if pattern:
+        modules = dict(model.named_modules())
         return _by_hand(modules, [pattern] if isinstance(pattern, str) else list(pattern))
+    return [site for site in mlp_blocks(model) if site.k]
+
+
+def mlp_blocks(model: Any) -> list[MLPSite]:
+    """Return a model's MLP blocks in execution order; those that a tuning dropped have ``k = n = 0``."""
+    modules = dict(model.named_modules())
     config = model.config
     family = FAMILIES.get(config.model_type)
     if family is None:
@@ -173,8 +179,8 @@ def find_sites(model: Any, pattern: str | Sequence[str] | None = None) -> list[M
     found: list[MLPSite] = []
     for full, module in modules.items():
         match = expression.search(full)
-        shape = weight_shape(module)
-        if match is None or shape is None or shape[0] != width:
+        shape = (0, 0) if getattr(module, "dropped_block", False) else weight_shape(module)
+        if match is None or shape is None or shape[0] not in (0, width):
             continue
         stack = match.groupdict().get("stack")
         index = next(g for g in match.groups() if g is not None and g.isdigit())
@@ -182,12 +188,19 @@ def find_sites(model: Any, pattern: str | Sequence[str] | None = None) -> list[M
         activation = full.removesuffix(family.down_tail) + family.activation
         gate = family.gate or hasattr(modules.get(full.rpartition(".")[0]), "wi_1")
         found.append(MLPSite(name, len(found), full, *shape, activation if activation in modules else None, gate))
-    if not found:
+    if not any(site.k for site in found):
         raise InputError(
             f"no MLP down-projection found in this '{config.model_type}' model (looked for '{family.down}' with "
             f"{width} inputs); name the sites by hand: --site 'layers.*.mlp.down_proj'"
         )
     return _shared(found, config) if config.model_type == "albert" else found
+
+
+def dropped_blocks(model: Any) -> list[MLPSite]:
+    """Return the MLP blocks that a tuning dropped, with ``k = n = 0``."""
+    if not any(getattr(module, "dropped_block", False) for module in model.modules()):
+        return []  # also for a family that is not in the table
+    return [block for block in mlp_blocks(model) if not block.k]
 
 
 def gate_sites(sites: Sequence[MLPSite]) -> list[MLPSite]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .ada_density import BlockGates
 from .change import Change, Method, Part
 from .density import DensityLoss
 from .lora import LoRA
@@ -14,6 +15,7 @@ from .train import tune
 
 __all__ = [
     "Activation",
+    "BlockGates",
     "Change",
     "DensityLoss",
     "Distil",

@@ -89,6 +89,8 @@ class PeftChange(Change):
         with warnings.catch_warnings():
             # peft 0.21 asks for an attribute that transformers 5 has renamed
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            # GPT-2's transposed layers: peft sets the field itself, layer by layer
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
             return peft.get_peft_model(net, config)
 
     def merge(self, net: Any) -> Any:

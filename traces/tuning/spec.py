@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from ..errors import InputError, did_you_mean
+from .ada_density import BlockGates
 from .change import Change, Part
 from .density import DensityLoss
 from .lora import LoRA
@@ -116,7 +117,7 @@ class Tuning(Part):
         What it is called in traces, tables and figures.
     module : Part
         What is trained: its ``type`` is a registered method's.
-    activation, density, distil, train
+    activation, blocks, density, distil, train
         The other parts; see their classes.
     init_from : str, optional
         Name of the tuning whose result this one starts from.
@@ -133,6 +134,7 @@ class Tuning(Part):
     method: str = "lora"
     module: Module = LoRA()
     activation: Activation | None = None
+    blocks: BlockGates | None = None
     density: DensityLoss | None = None
     distil: Distil | None = None
     train: Training = Training()
@@ -155,12 +157,17 @@ class Tuning(Part):
     def changes(self) -> list[Change]:
         """Return the changes of the model that this tuning asks for, in the order in which they are made."""
         parts: list[Part | None] = [self.activation, self.module]
-        return [part.change() for part in parts if part is not None]
+        changes = [part.change() for part in parts if part is not None]
+        if self.blocks is not None:
+            gates = self.blocks.change()
+            # undone last of the two: gates are folded into weights that the module is merged into already
+            changes = [*changes[:-1], gates.fold, changes[-1], gates]
+        return changes
 
     @property
     def hash(self) -> str:
-        """SHA-256 over every field but the name and the title."""
-        data = {k: v for k, v in self.canonical().items() if k not in ("name", "title")}
+        """SHA-256 over all but name, title and what is not set, so that parts added later change no hash."""
+        data = self.model_dump(mode="json", exclude={"name", "title"}, exclude_none=True)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

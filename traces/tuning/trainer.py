@@ -361,13 +361,15 @@ class Trainer:
         import pandas as pd
 
         run = self.run
-        scores = evaluate(self.net, self.test, self.sites, run.task, self.progress)
         write_atomic(self.folder / "tuning.yaml", lambda p: p.write_text(run.tuning.to_yaml(), encoding="utf-8"))
         write_atomic(self.folder / "log.parquet", lambda p: pd.DataFrame(self.log).to_parquet(p))
         save_weights(self.net, self.folder, run.model)
         facts: dict[str, Any] = {}
         for change in self.built.changes:
             facts |= change.facts(self.net)
+        # as it is deployed: blocks may be gone, weights rounded or pruned again after an adapter was folded into them
+        deployed = self.built.merged()
+        scores = evaluate(deployed, self.test, find_sites(deployed), run.task, self.progress)
         measurements = {
             "schema": SCHEMA,
             "key": run.key,
