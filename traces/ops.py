@@ -80,7 +80,10 @@ class Dim:
 
 @dataclass(frozen=True)
 class Template:
-    """One executed operator, with its dimensions as functions of the batch's shape."""
+    """One executed operator, with its dimensions as functions of the batch's shape.
+
+    A vector op has ``m repeat`` elements: attention scores over a prefix are no product of one power of S alone.
+    """
 
     op: str
     layer: int
@@ -157,7 +160,7 @@ def expand(templates: Iterable[Template], shapes: Sequence[tuple[int, int]], pas
     for t in templates:
         empty = OpSpec(t.op, t.layer, t.kind, 0, 1, 1, 1, t.input_site, t.output_site, t.weight_bytes, t.has_weight)
         if t.kind == "vector":
-            elements = sum(t.m.at(*shape) * times for shape, times in counted.items())
+            elements = sum(t.m.at(*shape) * t.repeat.at(*shape) * times for shape, times in counted.items())
             specs.append(replace(empty, m=elements, tokens_per_pass=max(1, elements // launches)))
         elif t.has_weight:
             rows = sum(t.m.at(*shape) * t.repeat.at(*shape) * times for shape, times in counted.items())

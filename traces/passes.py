@@ -15,9 +15,17 @@ from .errors import InputError
 PREFILL, DECODE = 0, 1
 
 
-def columns(batch: Batch, index: int) -> dict[str, NDArray[np.int32]]:
-    """Return the token columns of a prompt's rows, sequence by sequence."""
-    real = batch.mask.numpy()
+def virtual_tokens(model: Any) -> int:
+    """Return how many trained tokens a tuning puts in front of each sequence; a prefix adds keys and no tokens."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning or config.peft_type == "PREFIX_TUNING":
+        return 0
+    return int(config.num_virtual_tokens)
+
+
+def columns(batch: Batch, index: int, front: int = 0) -> dict[str, NDArray[np.int32]]:
+    """Return the token columns of a prompt's rows, sequence by sequence; `front` virtual tokens come first in each."""
+    real = np.pad(batch.mask.numpy(), ((0, 0), (front, 0)), constant_values=True)
     length = real.shape[1]
     position = np.maximum(np.cumsum(real, axis=1) - 1, 0)
     return _columns(np.repeat(batch.rows, length), position.ravel(), index, real.ravel(), PREFILL)
@@ -53,21 +61,23 @@ def run_batch(model: Any, batch: Batch, index: int, new_tokens: int) -> Iterator
     """
     import torch
 
-    first = index * (1 + new_tokens)
+    first, front = index * (1 + new_tokens), virtual_tokens(model)
     if not new_tokens:
         model(**batch.inputs)
-        yield columns(batch, first)
+        yield columns(batch, first, front)
         return
-    mask = batch.inputs["attention_mask"]
-    output = model(**batch.inputs, **_positions(model, mask, mask.shape[1]), use_cache=True)
-    yield columns(batch, first)
-    lengths = batch.mask.sum(dim=1).numpy()
+    inner, given = _inside(model, batch.inputs)
+    mask = given["attention_mask"]
+    tokens = front + batch.mask.shape[1]
+    output = inner(**given, **_positions(inner, mask, tokens), use_cache=True)
+    yield columns(batch, first, front)
+    lengths = front + batch.mask.sum(dim=1).numpy()
     for step in range(new_tokens):
         chosen = output.logits[:, -1:].argmax(dim=-1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         cache = output.past_key_values
-        output = model(
-            input_ids=chosen, attention_mask=mask, past_key_values=cache, use_cache=True, **_positions(model, mask, 1)
+        output = inner(
+            input_ids=chosen, attention_mask=mask, past_key_values=cache, use_cache=True, **_positions(inner, mask, 1)
         )
         real = np.ones(len(lengths))
         yield _columns(batch.rows, lengths + step, first + 1 + step, real, DECODE)
@@ -80,23 +90,40 @@ def _positions(model: Any, mask: Any, last: int) -> dict[str, Any]:
     return {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -last:]}
 
 
-def prompt_probe(model: Any, batch: int, length: int) -> Callable[[], object]:
-    """Return a pass over a prompt of the given shape."""
+def _inside(model: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the model inside `peft`'s wrapper, which takes positions and a cache, and its inputs for a prompt."""
     import torch
 
-    ids = torch.ones((batch, length), dtype=torch.long)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning:
+        return inner, inputs
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    made = model.get_prompt(len(ids))
+    mask = torch.cat([mask.new_ones(len(ids), config.num_virtual_tokens), mask], dim=1)
+    if not virtual_tokens(model):
+        return inner, {"input_ids": ids, "attention_mask": mask, "past_key_values": made}
+    embedded = torch.cat([made, inner.get_input_embeddings()(ids)], dim=1)
+    return inner, {"inputs_embeds": embedded, "attention_mask": mask}
+
+
+def prompt_probe(model: Any, batch: int, length: int) -> Callable[[], object]:
+    """Return a pass over a prompt of the given shape, virtual tokens included."""
+    import torch
+
+    ids = torch.ones((batch, length - virtual_tokens(model)), dtype=torch.long)
     return lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 
 def decode_probe(model: Any, batch: int, keys: int) -> Callable[[], object]:
-    """Return a pass over one token a sequence, after ``keys - 1`` that are in the cache."""
+    """Return a pass over one token a sequence, after ``keys - 1`` rows, virtual tokens included, in the cache."""
     import torch
 
-    ids = torch.ones((batch, keys), dtype=torch.long)
+    ids = torch.ones((batch, keys - virtual_tokens(model)), dtype=torch.long)
+    inner, given = _inside(model, {"input_ids": ids[:, 1:], "attention_mask": torch.ones_like(ids[:, 1:])})
     with torch.no_grad():
-        cache = model(input_ids=ids[:, 1:], attention_mask=torch.ones_like(ids[:, 1:]), use_cache=True).past_key_values
+        cache = inner(**given, use_cache=True).past_key_values
     if cache is None:
         raise InputError(f"a '{model.config.model_type}' model keeps no KV cache; record without new_tokens")
-    return lambda: model(
-        input_ids=ids[:, :1], attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True
-    )
+    mask = torch.cat([given["attention_mask"], torch.ones_like(ids[:, :1])], dim=1)
+    return lambda: inner(input_ids=ids[:, :1], attention_mask=mask, past_key_values=cache, use_cache=True)

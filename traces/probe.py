@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import InputError
+from .experts import expert_templates, recorded_experts
 from .ops import Dim, Template, fit_dim
 from .sites import MLPSite, dropped_blocks, gate_sites, weight_shape
 
@@ -147,7 +148,11 @@ def watch(model: Any, run: Callable[[], object], layers: Sequence[str] = ()) -> 
 
 
 def probe_ops(
-    model: Any, runs: Sequence[Callable[[], object]], shapes: Sequence[tuple[int, int]], sites: Sequence[MLPSite]
+    model: Any,
+    runs: Sequence[Callable[[], object]],
+    shapes: Sequence[tuple[int, int]],
+    sites: Sequence[MLPSite],
+    inputs: Mapping[tuple[str, int], str] | None = None,
 ) -> list[Template]:
     """Return a model's op list from two runs on inputs of different shape.
 
@@ -161,6 +166,8 @@ def probe_ops(
         Of the two runs; all four numbers different.
     sites : sequence of MLPSite
         The model's sites, to name ops and layers by.
+    inputs : mapping of (str, int) to str, optional
+        Further recorded inputs: the site's name by module and call.
 
     Raises
     ------
@@ -169,13 +176,18 @@ def probe_ops(
     """
     # layers whose MLP was dropped still have their attention
     layers = _layers([*sites, *dropped_blocks(model)])
-    first, second = (watch(model, run, list(layers)) for run in runs)
+    mixed = {site.module: site for site in sites if site.experts}
+    with recorded_experts(model, sites):
+        first, second = (_collapsed(watch(model, run, list(layers)), mixed) for run in runs)
     if [(e.module, e.operator) for e in first] != [(e.module, e.operator) for e in second]:
         raise InputError("this model executes other operators on longer input; its ops cannot be listed")
     down = {(site.module, site.call): site for site in sites}
     claimed: set[int] = set()
     templates: list[Template] = []
     for one, two in zip(first, second, strict=True):
+        if one.operator == "experts":
+            templates += expert_templates(model.get_submodule(one.module), mixed[one.module], claimed)
+            continue
         m, k, n, repeat = (fit_dim(pair, shapes) for pair in zip(one.dims, two.dims, strict=True))
         module = model.get_submodule(one.module)
         bare = one.module.replace(".base_layer", "").replace(".modules_to_save.default", "")
@@ -192,12 +204,24 @@ def probe_ops(
                 repeat=repeat,
                 has_weight=weighted and (weight_shape(module) is not None or one.operator == "conv"),
                 weight_bytes=_own_bytes(module, claimed),
-                input_site=site.name if site else None,
+                input_site=site.name if site else (inputs or {}).get((bare, one.call)),
             )
         )
     gates = {site.layer: site.name for site in gate_sites(sites)}
     marked = [replace(t, output_site=gates[t.layer]) if t.op == "up" and t.layer in gates else t for t in templates]
     return marked + _unused(model, claimed)
+
+
+def _collapsed(events: list[_Event], mixed: Mapping[str, MLPSite]) -> list[_Event]:
+    """Put one event in place of all that a layer's experts execute, for it depends on the data."""
+    kept: list[_Event] = []
+    for event in events:
+        block = next((name for name in mixed if f"{event.module}.".startswith(f"{name}.")), None)
+        if block is None:
+            kept.append(event)
+        elif not kept or kept[-1].module != block:
+            kept.append(_Event(block, "experts", "gemm", (1, 1, 1, 1), event.call))
+    return kept
 
 
 def _unused(model: Any, claimed: set[int]) -> list[Template]:

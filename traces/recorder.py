@@ -22,7 +22,7 @@ from .folder import Folder
 from .inputs import prepare
 from .layout import SiteMeta
 from .models import default_task, load_model
-from .passes import decode_probe, prompt_probe, run_batch
+from .passes import decode_probe, prompt_probe, run_batch, virtual_tokens
 from .probe import probe_ops
 from .provenance import provenance
 from .sites import MLPSite, find_sites, gate_sites
@@ -152,9 +152,6 @@ class _Session:
         self.adapter, self.patterns = adapter, sites
         self.order = sorted_order(self.inputs.lengths, facts["batch_size"])
         self.new_tokens = int(facts["new_tokens"])
-        self.capacity = sum(
-            len(rows) * (max(self.inputs.lengths[r] for r in rows) + self.new_tokens) for rows in self.order
-        )
         self.plan = self._plan_key()
 
     def _plan_key(self) -> str:
@@ -169,19 +166,20 @@ class _Session:
         if done is not None and done.status == "complete":
             return done
         model = self._load()
-        sites = find_sites(model, self.patterns)
+        sites, front = find_sites(model, self.patterns), virtual_tokens(model)
         attrs = {}
         if done is None:
             attrs = self._attrs(model)
             for key, probe in (("ops", prompt_probe), ("ops_decode", decode_probe))[: 1 + bool(self.new_tokens)]:
-                templates = probe_ops(model, [probe(model, *shape) for shape in PROBES], PROBES, sites)
+                shapes = [(batch, front + length) for batch, length in PROBES]
+                templates = probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, sites)
                 attrs[key] = squeeze([t.to_dict() for t in templates])
         sites += gate_sites(sites)
         variants = self.facts["variants"]
         metas = [
             SiteMeta(s.name, s.layer, "gate" if s.output else "down", s.k, s.n, variants=tuple(variants)) for s in sites
         ]
-        writer = Writer(self.out, self.capacity, metas, attrs, done is not None, self.options)
+        writer = Writer(self.out, self._capacity(front), metas, attrs, done is not None, self.options)
         try:
             self._forward(model, sites, writer)
             trace = open_trace(self.out, self.options)
@@ -189,6 +187,11 @@ class _Session:
         finally:
             writer.close()
         return open_trace(self.out, self.options)
+
+    def _capacity(self, front: int) -> int:
+        """Rows of the whole trace, padding, generated tokens and `front` virtual tokens a sequence among them."""
+        more = self.new_tokens + front
+        return sum(len(rows) * (max(self.inputs.lengths[r] for r in rows) + more) for rows in self.order)
 
     def _already(self) -> Trace | None:
         """Return the trace that is there, if it is this one."""
