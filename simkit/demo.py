@@ -32,13 +32,15 @@ WEIGHTS = "dense"
 Row = dict[str, Any]
 
 
-def run_demo(out: Path) -> list[Row]:
+def run_demo(out: Path, progress: bool = True) -> list[Row]:
     """Run all stages into `out` and print the table.
 
     Parameters
     ----------
     out : Path
         Folder for tunings, traces, result, figures, report.
+    progress : bool
+        Say on stderr what is being done.
 
     Returns
     -------
@@ -48,32 +50,33 @@ def run_demo(out: Path) -> list[Row]:
     import traces
 
     start = time.monotonic()
-    _say(f"demo: {MODEL} on {DATA}, into {out}")
+    _say(f"demo: {MODEL} on {DATA}, into {out}", progress)
     recorded: list[Trace] = []
     for index, name in enumerate(TUNINGS, 1):
-        _say(f"[{index}/{len(TUNINGS)}] {name}")
+        _say(f"[{index}/{len(TUNINGS)}] {name}", progress)
         adapter = out / "tunings" / name
-        traces.tune(model=MODEL, data=DATA, tuning=name, out=adapter)
+        traces.tune(model=MODEL, data=DATA, tuning=name, out=adapter, progress=progress)
         path = out / "traces" / f"{name}.zarr"
-        recorded.append(traces.record(model=MODEL, adapter=adapter, data=DATA, limit=SEQUENCES, out=path))
-    result = _replay(recorded, out)
+        trace = traces.record(model=MODEL, adapter=adapter, data=DATA, limit=SEQUENCES, out=path, progress=progress)
+        recorded.append(trace)
+    result = _replay(recorded, out, progress)
     rows = summarise(result)
     _write_json(out / "summary.json", rows)
-    _say("figures and report")
+    _say("figures and report", progress)
     _figures(result, recorded, out / "figures")
     from .report import write_report
 
     page = write_report(result, out / "report.html", title=f"{MODEL} tuned on {DATA}, replayed", traces=recorded)
     _print(rows)
-    _say(f"done in {time.monotonic() - start:.0f} s; open {page}")
+    _say(f"done in {time.monotonic() - start:.0f} s; open {page}", progress)
     return rows
 
 
-def _replay(recorded: Sequence[Trace], out: Path) -> Result:
+def _replay(recorded: Sequence[Trace], out: Path, progress: bool) -> Result:
     from .sweep import sweep
 
-    _say(f"replay on {', '.join(ARCHS)}")
-    result = sweep(recorded, ARCHS, weights=WEIGHTS, out=out / "runs")
+    _say(f"replay on {', '.join(ARCHS)}", progress)
+    result = sweep(recorded, ARCHS, weights=WEIGHTS, out=out / "runs", progress=progress)
     result.save(out / "result.parquet")
     return result
 
@@ -195,6 +198,8 @@ def _write_json(path: Path, rows: Sequence[Row]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _say(text: str) -> None:
+def _say(text: str, shown: bool) -> None:
+    if not shown:
+        return
     sys.stderr.write(f"== {text}\n")
     sys.stderr.flush()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,43 +15,73 @@ from .errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+log = logging.getLogger(__name__)
 FORMATS = (".png", ".pdf", ".svg")
+Source = Literal["result", "traces", "points", "table", "nothing"]
+# what each is, for people
+SOURCES: dict[Source, str] = {
+    "result": "results (Parquet, or a folder of parts)",
+    "traces": "traces",
+    "points": "results, or a sweep's or search's table of points",
+    "table": "a table (CSV or Parquet)",
+    "nothing": "the package's own results",
+}
 
 
 class Drawer(NamedTuple):
     """What a figure is drawn from, and the function that draws it."""
 
-    source: Literal["result", "traces", "table"]
+    source: Source
     draw: Callable[..., Axes]
 
 
 def drawers() -> dict[str, Drawer]:
     """Return what `draw_to_file` knows, by name."""
-    from . import plots
+    from . import gap, plots
+    from .rtl.figure import energy_from_gates
 
-    found = {
+    return {
         "speedup": Drawer("result", plots.speedup_bars),
         "speedup-density": Drawer("result", plots.speedup_density),
         "energy": Drawer("result", plots.energy_breakdown),
         "tradeoff": Drawer("result", plots.accuracy_energy),
         "cost": Drawer("result", plots.tuning_cost),
-        "pareto": Drawer("result", plots.pareto),
+        "pareto": Drawer("points", plots.pareto),
         "stalls": Drawer("result", plots.stall_breakdown),
         "utilisation": Drawer("result", plots.utilisation_map),
         "roofline": Drawer("result", plots.roofline),
         "density": Drawer("traces", plots.density_by_layer),
         "density-map": Drawer("traces", plots.density_map),
+        "union": Drawer("traces", plots.union_density),
+        "tiles": Drawer("traces", plots.tile_density),
+        "coactivation": Drawer("traces", plots.coactivation),
+        "hot-neurons": Drawer("traces", plots.hot_neurons),
+        "zero-runs": Drawer("traces", plots.zero_runs),
+        "overlap": Drawer("traces", plots.token_overlap),
+        "entropy": Drawer("traces", plots.entropy),
+        "gap": Drawer("traces", gap.plot),
         "agreement": Drawer("table", plots.predicted_measured),
+        "gates": Drawer("nothing", energy_from_gates),
     }
-    if find_spec("simkit.gap"):
-        from . import gap
 
-        found["gap"] = Drawer("traces", gap.plot)
-    return found
+
+def catalogue() -> list[dict[str, str]]:
+    """List the figures: name, what it is drawn from, what it shows."""
+    rows = []
+    for name, drawer in drawers().items():
+        first = (inspect.getdoc(drawer.draw) or "").split("\n\n")[0].replace("\n", " ").removesuffix(".")
+        rows.append({"name": name, "shows": first, "drawn from": SOURCES[drawer.source]})
+    return rows
 
 
 def draw_to_file(
-    name: str, inputs: Sequence[str], out: Path, *, style: str | None = None, ops: Sequence[str] | None = None
+    name: str,
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    style: str | None = None,
+    ops: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Draw one figure from stored inputs.
 
@@ -67,11 +97,13 @@ def draw_to_file(
         Page; a screen by default.
     ops : sequence of str, optional
         Only these ops.
+    options : mapping, optional
+        Other keywords of the figure's function, such as ``layer``; those that are None are left out.
 
     Raises
     ------
     InputError
-        If the figure, the style or the file's ending is unknown, or the figure takes no ops.
+        If the figure, the style or the file's ending is unknown, or the figure does not take an option.
     """
     from hwmodels.errors import nearest
 
@@ -83,38 +115,76 @@ def draw_to_file(
     if out.suffix not in FORMATS:
         raise InputError(f"cannot write '{out}': a figure ends in {', '.join(FORMATS)}")
     drawer = known[name]
-    options: dict[str, Any] = {}
-    if ops is not None:
-        if "ops" not in inspect.signature(drawer.draw).parameters:
-            raise InputError(f"figure '{name}' is not drawn op by op; leave --op out")
-        options["ops"] = list(ops)
+    keywords = _keywords(name, drawer, ops, options or {})
     with paper(style) if style else nullcontext():
-        data, keywords = _load(drawer.source, inputs)
-        return save(drawer.draw(data, **options), out, keywords=keywords)
+        data, found = _load(name, drawer.source, inputs)
+        return save(drawer.draw(data, **keywords), out, keywords=found)
 
 
-def _load(source: str, inputs: Sequence[str]) -> tuple[Any, list[str]]:
+def _keywords(name: str, drawer: Drawer, ops: Sequence[str] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of the figure's function; one that it does not take is refused."""
+    takes = inspect.signature(drawer.draw).parameters
+    given = {key: value for key, value in options.items() if value is not None}
+    if ops is not None:
+        if "ops" not in takes and "op" in takes and len(ops) > 1:
+            raise InputError(f"figure '{name}' draws one op at a time; give one --op")
+        given |= {"op": ops[0]} if "op" in takes and "ops" not in takes else {"ops": list(ops)}
+    for key in given:
+        if key not in takes:
+            raise InputError(f"figure '{name}' takes no --{key.removesuffix('s')}; leave it out")
+    return given
+
+
+def _load(name: str, source: Source, inputs: Sequence[str]) -> tuple[Any, list[str]]:
     from .replay import load_trace
     from .result import concat, load_result
 
-    if source == "result":
-        result = concat(load_result(path) for path in inputs)
-        return result, sorted(result.meta["runs"])
+    if source == "nothing":
+        if inputs:
+            raise InputError(f"figure '{name}' is drawn from {SOURCES[source]}; give no input")
+        return None, []
+    if not inputs:
+        raise InputError(f"figure '{name}' is drawn from {SOURCES[source]}; give at least one")
     if source == "traces":
         loaded = [load_trace(path) for path in inputs]
         return loaded, [trace.hash for trace in loaded]
-    return _load_table(inputs), []
+    if source == "table" or (source == "points" and all(map(_is_table, inputs))):
+        table = _load_table(inputs)
+        return table, sorted(set(table["run"].astype(str))) if "run" in table else []
+    result = concat(load_result(path) for path in inputs)
+    return result, sorted(result.meta["runs"])
+
+
+def _is_table(path: str) -> bool:
+    """Whether a file is a plain table, not a result."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.endswith(".parquet") or not Path(path).is_file():
+        return path.endswith(".csv")
+    try:
+        return b"zeroskip" not in (pq.read_metadata(path).metadata or {})
+    except (pa.ArrowInvalid, OSError):
+        return False
 
 
 def _load_table(inputs: Sequence[str]) -> Any:
     import pandas as pd
+    import pyarrow as pa
+
+    from .errors import CorruptError
 
     frames = []
     for name in inputs:
         path = Path(name)
         if not path.is_file() or path.suffix not in (".csv", ".parquet"):
             raise InputError(f"no table at {path}; this figure is drawn from a CSV or Parquet file")
-        frames.append(pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path))
+        try:
+            frames.append(pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path))
+        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            raise CorruptError(
+                f"{path} cannot be read as a table ({str(error).splitlines()[0]}); make it again"
+            ) from None
     return pd.concat(frames, ignore_index=True)
 
 
@@ -142,4 +212,5 @@ def save(ax: Axes, out: Path, keywords: Sequence[str] = ()) -> Path:
     finally:
         partial.unlink(missing_ok=True)
         plt.close(figure)
+    log.info("%s drawn", out)
     return out

@@ -19,7 +19,7 @@ from .expr import Expression
 from .provenance import key_of
 from .replay import arch as load_arch
 from .replay import load_trace, run_key
-from .workload import weight_mask
+from .workload import check_ops, weight_mask
 
 if TYPE_CHECKING:
     from traces import Trace
@@ -196,7 +196,7 @@ def make_plan(
         constraints=[Expression(text) for text in constraints],
     )
     for trace in plan.traces:
-        _check_ops(trace, plan.ops)
+        check_ops(trace, plan.ops)
     if most is not None and plan.grid_size() > most:
         raise InputError(f"a grid of {plan.grid_size():,} points; look at it with --dry-run, or go ahead with --yes")
     for variants in plan.variants:
@@ -244,12 +244,3 @@ def _variants(one: Arch | str, fields: Values, together: Sequence[Mapping[str, A
 
 def _settable(arch: Arch) -> set[str]:
     return set(arch.settable())
-
-
-def _check_ops(trace: Trace, ops: list[str] | None) -> None:
-    if ops is None:
-        return
-    known = {spec.op for spec in trace.ops()}
-    for name in ops:
-        if name not in known:
-            raise InputError(f"trace '{trace.name}' has no op '{name}'" + nearest(name, known))

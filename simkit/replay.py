@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,10 @@ __all__ = [
     "run_key",
 ]
 
+log = logging.getLogger(__name__)
 DEFAULT_TABLE = "default_45nm"
+# what is quicker than this needs no bar
+DELAY_S = 0.5
 FIGURES = OP_COLUMNS[len(SHAPE_COLUMNS) :]
 RUN_KEY = KEY[:4]
 
@@ -46,7 +51,9 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     """Open a stored trace (lazily): a local path or any fsspec URL."""
     import traces
 
-    return traces.open_trace(str(path))
+    trace = traces.open_trace(str(path))
+    log.info("trace %s: %s real tokens, %s", trace.name, f"{trace.n_tokens:,}", trace.hash[:16])
+    return trace
 
 
 def arch(name: str | os.PathLike[str], **changes: Any) -> Arch:
@@ -115,7 +122,9 @@ def replay(
     prices = hwmodels.load_table(table) if isinstance(table, str) else table
     rows = Rows()
     runs: dict[str, Any] = {}
-    with tqdm(total=len(many_traces) * len(many_archs), desc="replay", unit="run", disable=not progress) as bar:
+    with tqdm(
+        total=len(many_traces) * len(many_archs), desc="replay", unit="run", disable=not progress, delay=DELAY_S
+    ) as bar:
         for trace in many_traces:
             work = Workload(trace, ops, weights, batch)
             for one in many_archs:
@@ -141,7 +150,9 @@ def add_run(
 
     `units` keeps the busy cycles of every PE or lane, which many runs of a large array would make bulky.
     """
+    start = time.perf_counter()
     tally = work.count(arch, threads)
+    log.debug("%s on %s: counted in %.3f s", work.trace.name, arch.name, time.perf_counter() - start)
     run = run_key(work.trace, arch, table, work.wanted, work.weights, work.batch)
     totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), tally, arch, table)
     meta = {

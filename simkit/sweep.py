@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +23,14 @@ from .pool import DEATHS, Feed, LocalPool
 from .replay import DEFAULT_TABLE, Rows
 from .result import ENERGY, Result
 from .worker import Worker, job_of
+from .workload import label_of
 
 if TYPE_CHECKING:
     from traces import Trace
 
     from .cluster import Cluster
 
+log = logging.getLogger(__name__)
 Json = dict[str, Any]
 Event = Callable[[Json], None]
 Batches = Generator[tuple[str, Any], None, None]
@@ -154,8 +158,16 @@ def run_plan(
     runs: dict[Point, str] = {}
     reasons: dict[str, str] = {}
     tell({"event": "start", "points": total, "stored": len(parts.runs), "folder": str(folder)})
+    log.info("sweep of %s points into %s, which holds %s runs", f"{total:,}", folder, f"{len(parts.runs):,}")
     work = _workers(plan, folder, total, processes, scheduler)
-    feed = Feed(_missing(plan, parts, runs))
+    stored: deque[Point] = deque()
+    feed = Feed(_missing(plan, parts, runs, stored))
+
+    def tell_stored() -> None:
+        while stored:
+            point = stored.popleft()
+            tell({**_point_event(plan, point, {"run": runs[point], "reason": "", "seconds": 0.0}), "stored": True})
+
     with (
         tqdm(total=total, desc="sweep", unit="point", disable=not progress) as bar,
         contextlib.closing(work(feed)) as batches,
@@ -168,24 +180,28 @@ def run_plan(
                 if answer["reason"]:
                     reasons[answer["run"]] = answer["reason"]
                 tell(_point_event(plan, point, answer))
+            tell_stored()
             bar.update(len(runs) - bar.n)
+        tell_stored()
         bar.update(len(runs) - bar.n)
     parts.refresh()
     _check_shared(parts, runs.values(), reasons)
     order = [runs[point] for point in plan.points()]
     failed = [{"run": run, **parts.failed[run]} for run in dict.fromkeys(order) if run in parts.failed]
     done = Sweep(parts, order, failed, feed.given, time.monotonic() - start)
+    log.info("%s points computed in %.1f s, %d failed", f"{done.computed:,}", done.seconds, len(failed))
     tell({"event": "done", "points": total, "computed": done.computed, "failed": len(failed), "seconds": done.seconds})
     return done
 
 
-def _missing(plan: Plan, parts: Parts, runs: dict[Point, str]) -> Iterator[Point]:
-    """Yield the points that no part has, noting the runs of the others."""
+def _missing(plan: Plan, parts: Parts, runs: dict[Point, str], stored: deque[Point]) -> Iterator[Point]:
+    """Yield the points that no part has, noting the others and their runs."""
     for point in plan.points():
         if parts.runs:
             run = plan.run(point)
             if run in parts.runs:
                 runs[point] = run
+                stored.append(point)
                 continue
         yield point
 
@@ -200,6 +216,7 @@ def _workers(
         cluster = Cluster(scheduler) if isinstance(scheduler, str) else scheduler
         return lambda feed: cluster.run(job, feed)
     if count := default_processes(total, processes):
+        log.info("%d worker processes", count)
         return LocalPool(job, count).run
     return lambda feed: _here(Worker(job, plan, threads=None), feed)
 
@@ -230,7 +247,8 @@ def _give_up(plan: Plan, folder: Path, lost: Sequence[Point]) -> list[tuple[Poin
 
 def _point_event(plan: Plan, point: Point, answer: Json) -> Json:
     status = {"status": "failed", "reason": answer["reason"]} if answer["reason"] else {"status": "ok"}
-    return {"event": "point", "run": answer["run"], **plan.facts(point), **status, "seconds": answer["seconds"]}
+    facts = {"run": answer["run"], **plan.facts(point), **status, "seconds": answer["seconds"]}
+    return {"event": "point", "stored": False, **facts}
 
 
 def _check_shared(parts: Parts, runs: Iterable[str], reasons: Mapping[str, str]) -> None:
@@ -276,7 +294,7 @@ def _ok_row(run: str, facts: Json) -> Json:
     row = {
         "run": run,
         "trace": trace["name"],
-        "tuning": trace.get("tuning", {}).get("name") or trace["name"],
+        "tuning": label_of(trace, facts["weights"]),
         "arch": point.get("arch", facts["arch"]["name"]),
         "variant": facts["arch"]["name"],
         "table": facts["table"]["name"],

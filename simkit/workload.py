@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import hwmodels
 from hwmodels import Arch, Mask, OnesMask, Op, PackedMask
+from hwmodels.errors import nearest
 from hwmodels.mask import load, words_per_row
 from hwmodels.memo import Known, Memo, Moved, remembered
 from hwmodels.registry import params_of
@@ -43,7 +44,7 @@ class Workload:
     Raises
     ------
     InputError
-        If the trace has none of these ops.
+        If the trace lacks one of these ops.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class Workload:
             raise InputError(f"batch = {batch}: a launch has at least 1 token; leave it out for the recorded passes")
         self.trace, self.weights, self.batch = trace, weights, batch
         self.wanted = sorted(ops) if ops is not None else None
+        check_ops(trace, self.wanted)
         self.items = list(build_ops(trace, self.wanted, weights, batch))
         self.vectors = vector_specs(trace, self.wanted)
         if not self.items and not self.vectors:
-            known = sorted({spec.op for spec in trace.ops() if spec.kind == "gemm"})
-            raise InputError(f"trace '{trace.name}' has none of the ops {self.wanted}; it has {', '.join(known)}")
+            raise InputError(f"trace '{trace.name}' has no operations; record it again")
         if hold:
             self.items = _held(self.items)
         # dense GEMMs of one shape recur in every layer: each shape is counted once
@@ -75,8 +76,8 @@ class Workload:
 
     @property
     def tuning(self) -> str:
-        """Name of the tuning, or of the trace where it was not tuned."""
-        return str(self.trace.attrs.get("tuning", {}).get("name", "") or self.trace.name)
+        """What tables and figures call it: see `label_of`."""
+        return label_of(self.facts, self.weights)
 
     def count(self, arch: Arch, threads: int | None = None) -> Tally:
         """Count every op on an arch; kernels release the GIL, so threads share them out."""
@@ -111,6 +112,28 @@ class _Found:
     moved: list[Moved]
     vectors: list[Counted]
     layout: Layout | None = None
+
+
+def label_of(facts: Mapping[str, Any], weights: str = "") -> str:
+    """Name of a trace's tuning, or of the trace where it was not tuned; masks that were drawn, not recorded, show."""
+    name = str(facts.get("tuning", {}).get("name", "") or facts["name"])
+    if facts.get("synthetic"):
+        name += " (synthetic)"
+    return f"{name} (synthetic weights)" if weights.startswith("random") else name
+
+
+def check_ops(trace: Trace, ops: list[str] | None) -> None:
+    """Refuse an op that a trace does not have.
+
+    Raises
+    ------
+    InputError
+        Naming the nearest, or those that it has.
+    """
+    known = {spec.op for spec in trace.ops()} if ops is not None else set()
+    for name in ops or []:
+        if name not in known:
+            raise InputError(f"trace '{trace.name}' has no op '{name}'" + nearest(name, known))
 
 
 def _likeness(op: Op) -> Any:

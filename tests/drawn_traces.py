@@ -67,7 +67,6 @@ class DrawnTrace:
                 "density": self.density,
                 "train_seconds": 100.0 * self.accuracy,
             },
-            "synthetic": True,
             **self.attrs,
         }
 

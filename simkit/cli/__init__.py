@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from . import check, explore, look, road, trace
+from . import check, compare, explore, look, road, talk, trace
+
+EPILOG = (
+    "Exit codes: 0 done, 1 a check failed, 2 bad input, 3 damaged data, 4 something could not be had, 5 numbers that "
+    "are not finite, 6 storage failed, 130 stopped. Data go to stdout, progress and messages to stderr. NO_COLOR is "
+    "kept to; SIMKIT_DEBUG=1 shows where an error came from."
+)
+# what a stopped run of these has done is kept, and not done again
+RESUME = ("demo", "tune", "record", "sweep", "search", "measure", "compare")
 
 app = typer.Typer(
     name="simkit",
@@ -16,11 +24,17 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (road, look, check, explore):
     module.add_to(app)
 app.add_typer(trace.app, name="trace")
+app.add_typer(compare.app, name="compare")
+for group in (app, trace.app, compare.app):
+    for info in group.registered_commands:
+        assert info.callback is not None
+        info.callback = talk.talking(info.callback)
 
 
 def _version(wanted: bool) -> None:
@@ -36,8 +50,10 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
+    quiet: talk.Quiet = False,
+    verbose: talk.Verbose = 0,
 ) -> None:
-    pass
+    talk.settle(quiet, verbose)
 
 
 def main() -> None:
@@ -45,13 +61,16 @@ def main() -> None:
     # torch's threads spin while they wait: on cores that others use too, a step takes several times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    talk.begin()
     try:
-        app(standalone_mode=True)
+        app(prog_name="simkit", standalone_mode=True)
     except (KeyboardInterrupt, SystemExit) as ended:
         # typer turns Ctrl-C into an exit of its own
         if isinstance(ended, SystemExit) and ended.code != 130:
             raise
-        typer.echo("simkit: stopped; the same command goes on where it was", err=True)
+        resumes = any(word in RESUME for word in sys.argv[1:3])
+        kept = "the same command goes on where it was" if resumes else "nothing is half-written, run it again"
+        typer.echo(f"simkit: stopped; {kept}", err=True)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

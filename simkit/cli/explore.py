@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from . import complete
 from .out import emit_json, emit_table, plain
+from .talk import progress
 
 # more points than this want a yes
 MANY = 100_000
@@ -26,7 +28,6 @@ FIGURES = {
 Spec = Annotated[Path, typer.Argument(help="YAML spec.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for all results; out/<spec> by default.")]
 Json = Annotated[bool, typer.Option("--json", help="One event a line: start, point, done.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,7 +48,6 @@ def sweep(
     dry_run: Annotated[bool, typer.Option(help="Say what would be done, and how long it takes.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help=f"Go ahead with more than {MANY:,} points.")] = False,
     as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Replay traces on every point of a design space; run again, it goes on where it was."""
     from simkit.cluster import Cluster
@@ -69,7 +69,7 @@ def sweep(
     done = run_plan(
         plan,
         folder / "parts",
-        progress=not quiet,
+        progress=progress(),
         processes=processes,
         scheduler=where,
         on_event=_print_event if as_json else None,
@@ -146,7 +146,6 @@ def search(
     storage: Annotated[str | None, typer.Option(help="Database URL; sqlite in the folder by default.")] = None,
     helper: Annotated[int, typer.Option(hidden=True)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the Pareto front as JSON.")] = False,
-    quiet: Quiet = False,
 ) -> None:
     """Look for the Pareto front of a design space with Optuna; run again, it goes on where it was."""
     from simkit.search import SearchSpec, run_search, write_front
@@ -160,7 +159,7 @@ def search(
         trials=trials,
         workers=workers,
         storage=storage,
-        progress=not quiet,
+        progress=progress(),
         spec_path=spec,
         helper=helper,
     )
@@ -178,7 +177,7 @@ def search(
 
 def timeline(
     trace: Annotated[str, typer.Argument(help="Trace.")],
-    arch: Annotated[str, typer.Option("--arch", "-a", help="Arch name or YAML.")],
+    arch: Annotated[str, typer.Option("--arch", "-a", help="Arch name or YAML.", autocompletion=complete.archs)],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file; open it at ui.perfetto.dev.")],
     op: Annotated[str | None, typer.Option(help="Op; the first with a recorded mask by default.")] = None,
     layer: Annotated[int, typer.Option(help="Layer.")] = 0,

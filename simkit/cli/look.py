@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from . import complete
 from .out import emit_json, emit_table
 
-KINDS = ("archs", "tunings", "models", "datasets", "tables")
+KINDS = ("archs", "tunings", "models", "datasets", "tables", "figures")
+SHOWN = tuple(kind.removesuffix("s") for kind in KINDS[:-1])
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,12 +20,17 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _catalogue(kind: str) -> list[dict[str, Any]]:
+def catalogue(kind: str) -> list[dict[str, Any]]:
+    """List what there is of a kind."""
     import hwmodels
     import traces
     from hwmodels.errors import nearest
     from simkit.errors import InputError
 
+    if kind == "figures":
+        from simkit import figures
+
+        return [dict(row) for row in figures.catalogue()]
     if kind == "archs":
         loaded = [hwmodels.load_arch(name) for name in hwmodels.list_archs()]
         return [{"name": a.name, "title": a.title, "kernel": a.kernel, "source": a.source} for a in loaded]
@@ -46,11 +53,13 @@ def _catalogue(kind: str) -> list[dict[str, Any]]:
 
 
 def ls(
-    kind: Annotated[str, typer.Argument(help="archs, tunings, models, datasets or tables.")] = "archs",
+    kind: Annotated[
+        str, typer.Argument(help="archs, tunings, models, datasets, tables or figures.", autocompletion=complete.kinds)
+    ] = "archs",
     as_json: Annotated[bool, typer.Option("--json", help="One object each.")] = False,
 ) -> None:
     """List what there is."""
-    rows = _catalogue(kind)
+    rows = catalogue(kind)
     if as_json:
         emit_json(rows)
     else:
@@ -58,8 +67,8 @@ def ls(
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help="arch, tuning, model, dataset or table.")],
-    name: Annotated[str, typer.Argument(help="Its name, or a YAML path for an arch.")],
+    kind: Annotated[str, typer.Argument(help="arch, tuning, model, dataset or table.", autocompletion=complete.kind)],
+    name: Annotated[str, typer.Argument(help="Its name, or a YAML path for an arch.", autocompletion=complete.names)],
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
     """Show one thing whole, every number with its source and status."""
@@ -69,7 +78,7 @@ def show(
     from hwmodels.errors import nearest
     from simkit.errors import InputError
 
-    kind = kind.rstrip("s")
+    kind = kind.removesuffix("s")
     if kind == "arch":
         facts = sk.arch(name).model_dump(mode="json")
     elif kind == "table":
@@ -77,7 +86,7 @@ def show(
     elif kind in ("tuning", "model", "dataset"):
         facts = traces.describe(kind, name)
     else:
-        raise InputError(f"cannot show '{kind}'" + nearest(kind, [k.rstrip("s") for k in KINDS]))
+        raise InputError(f"cannot show '{kind}'" + nearest(kind, SHOWN))
     if as_json:
         emit_json(facts)
         return
@@ -127,16 +136,23 @@ def _figures(tree: dict[str, Any], prefix: str = "") -> Any:
 
 
 def plot(
-    figure: Annotated[str, typer.Argument(help="speedup, energy, tradeoff, density, gap, stalls ....")],
-    inputs: Annotated[list[str], typer.Argument(help="A result (Parquet); traces for density, density-map and gap.")],
+    figure: Annotated[
+        str, typer.Argument(help="speedup, energy, tradeoff ...: 'simkit ls figures'.", autocompletion=complete.figures)
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG, PDF or SVG.")],
-    style: Annotated[str | None, typer.Option(help="ieee, acm or slides.")] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Results (Parquet), traces or a table.")] = None,
+    style: Annotated[str | None, typer.Option(help="ieee, acm or slides.", autocompletion=complete.styles)] = None,
     op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
+    arch: Annotated[str | None, typer.Option("--arch", "-a", help="For utilisation: whose units.")] = None,
+    layer: Annotated[int | None, typer.Option(help="For coactivation: which layer.")] = None,
+    x: Annotated[str | None, typer.Option(help="For pareto: a column.")] = None,
+    y: Annotated[str | None, typer.Option(help="For pareto: a column.")] = None,
 ) -> None:
     """Draw a figure into a file."""
     from simkit.figures import draw_to_file
 
-    typer.echo(draw_to_file(figure, inputs, out, style=style, ops=op or None))
+    options = {"arch": arch, "layer": layer, "x": x, "y": y}
+    typer.echo(draw_to_file(figure, inputs or [], out, style=style, ops=op or None, options=options))
 
 
 def report(

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .out import emit_json, emit_table
+from .talk import progress
 
 SUMMARY = {
     "trace": "trace",
@@ -35,7 +37,7 @@ def demo(
     """Tune a real transformer four ways, record its traces, replay them on five designs, and report."""
     from simkit.demo import run_demo
 
-    rows = run_demo(out)
+    rows = run_demo(out, progress=progress())
     if as_json:
         emit_json(rows)
 
@@ -56,7 +58,16 @@ def tune(
     import traces
 
     result = traces.tune(
-        model=model, data=data, tuning=tuning, out=out, text=text, label=label, seed=seed, limit=limit, task=task
+        model=model,
+        data=data,
+        tuning=tuning,
+        out=out,
+        text=text,
+        label=label,
+        seed=seed,
+        limit=limit,
+        task=task,
+        progress=progress(),
     )
     if as_json:
         emit_json(result.measurements)
@@ -100,14 +111,20 @@ def record(
         thresholds=threshold or (),
         int8=int8,
         merge=merge,
+        progress=progress(),
     )
     print_info(made, as_json)
 
 
 def replay(
     traces: Annotated[list[str], typer.Argument(help="Traces: paths or URLs.")],
-    arch: Annotated[list[str], typer.Option("--arch", "-a", help="Arch name or YAML; repeat for several.")],
-    table: Annotated[str, typer.Option(help="Energy table ('simkit ls tables').")] = "default_45nm",
+    arch: Annotated[
+        list[str],
+        typer.Option("--arch", "-a", help="Arch name or YAML; repeat for several.", autocompletion=complete.archs),
+    ],
+    table: Annotated[
+        str, typer.Option(help="Energy table ('simkit ls tables').", autocompletion=complete.tables)
+    ] = "default_45nm",
     op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
     weights: Annotated[str, typer.Option(help="recorded, dense, or random:DENSITY (synthetic).")] = "recorded",
     batch: Annotated[int | None, typer.Option(help="Tokens of one launch: 1 as in decoding.")] = None,
@@ -122,7 +139,7 @@ def replay(
     loaded = [sk.load_trace(path) for path in traces]
     archs = [sk.arch(name, **parse_changes(change or [])) for name in arch]
     result = sk.replay(
-        loaded, archs, table=table, ops=op or None, weights=weights, batch=batch, threads=threads, progress=True
+        loaded, archs, table=table, ops=op or None, weights=weights, batch=batch, threads=threads, progress=progress()
     )
     if out is not None:
         result.save(out)

@@ -3,6 +3,8 @@
 from .agreement import predicted_measured
 from .density import density_by_layer, density_map
 from .energy import energy_breakdown
+from .methods import methods_front
+from .patterns import coactivation, entropy, hot_neurons, tile_density, token_overlap, union_density, zero_runs
 from .roofline import roofline
 from .speedup import speedup_bars, speedup_density, stall_breakdown, utilisation_map
 from .style import paper
@@ -10,9 +12,13 @@ from .tradeoff import accuracy_energy, pareto, tuning_cost
 
 __all__ = [
     "accuracy_energy",
+    "coactivation",
     "density_by_layer",
     "density_map",
     "energy_breakdown",
+    "entropy",
+    "hot_neurons",
+    "methods_front",
     "paper",
     "pareto",
     "predicted_measured",
@@ -20,6 +26,10 @@ __all__ = [
     "speedup_bars",
     "speedup_density",
     "stall_breakdown",
+    "tile_density",
+    "token_overlap",
     "tuning_cost",
+    "union_density",
     "utilisation_map",
+    "zero_runs",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..workload import label_of
 from .style import DASHES, MARKERS, PALETTE, axes, legend_above, plain_log, styled
 
 if TYPE_CHECKING:
@@ -18,8 +19,23 @@ if TYPE_CHECKING:
 
 
 def tuning_name(trace: Trace) -> str:
-    """Return what a figure calls a trace: its tuning, or its own name."""
-    return str(trace.attrs.get("tuning", {}).get("name") or trace.name)
+    """Return what a figure calls a trace: its tuning, or its own name; one that was not recorded says so."""
+    return label_of({"name": trace.name, **trace.attrs})
+
+
+def one_trace(trace: Trace | Sequence[Trace], figure: str) -> Trace:
+    """Return the one trace that a map is drawn of.
+
+    Raises
+    ------
+    InputError
+        If there are several.
+    """
+    if not isinstance(trace, Sequence):
+        return trace
+    if len(trace) != 1:
+        raise InputError(f"{figure} draws one trace, {len(trace)} were given; draw one figure each")
+    return trace[0]
 
 
 def sites_of(trace: Trace, op: str) -> list[Any]:
@@ -109,10 +125,7 @@ def density_map(trace: Trace | Sequence[Trace], ax: Axes | None = None, *, op: s
     """
     from matplotlib.colors import LogNorm
 
-    if isinstance(trace, Sequence):
-        if len(trace) != 1:
-            raise InputError(f"density_map draws one trace, {len(trace)} were given; draw one figure each")
-        trace = trace[0]
+    trace = one_trace(trace, "density_map")
     sites = sites_of(trace, op)
     rows = max(site.mask().shape[0] for site in sites)
     at, label = token_positions(trace, rows)

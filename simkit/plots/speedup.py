@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..workload import label_of
 from ._data import Ops, op_table, summary
 from .energy import row_bars, rows_aspect
 from .style import MARKERS, PALETTE, axes, grouped_bars, legend_above, plain_log, points, styled
@@ -213,7 +214,7 @@ def utilisation_map(result: Result, ax: Axes | None = None, *, arch: str | None 
             op, _, layer = name.rpartition(".")
             rows.append(np.asarray(busy) / max(1, int(cycles.loc[(run, op, int(layer))])) / alike)
             labels.append(f"{op} {layer}" if int(layer) >= 0 else op)
-        groups.append((len(rows), str(meta["trace"].get("tuning", {}).get("name") or meta["trace"]["name"])))
+        groups.append((len(rows), label_of(meta["trace"], meta["weights"])))
     ax = axes(ax, 0.3 + 0.03 * len(rows))
     share = np.array(rows)
     image = ax.imshow(share, aspect="auto", vmin=0, vmax=1, interpolation="nearest")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..workload import label_of
 from ._data import Ops, measured, require, summary
 from .style import MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
 
@@ -133,7 +134,7 @@ def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_se
         ax.errorbar(
             x, y, yerr=errors.get(run), fmt=MARKERS[index % len(MARKERS)], markersize=0.6 * points(),
             color=PALETTE[index % len(PALETTE)], capsize=2, elinewidth=0.1 * points(),
-            label=str(trace.get("tuning", {}).get("name") or trace["name"]), linestyle="none",
+            label=label_of(trace), linestyle="none",
         )  # fmt: skip
     ax.margins(x=0.1, y=0.15)
     ax.autoscale_view()

@@ -64,7 +64,7 @@ def test_set_changes_a_field(plain_trace_path: Path) -> None:
         (["--arch", "cnvlutin", "--set", "lanes"], 2, "write it as field=value"),
         (["--arch", "cnvlutin", "--set", "lanes=0"], 2, "must be a whole number of at least 1"),
         (["--arch", "cnvlutin", "--table", "default_45"], 2, "did you mean 'default_45nm'"),
-        (["--arch", "cnvlutin", "--op", "upp"], 2, "none of the ops"),
+        (["--arch", "cnvlutin", "--op", "upp"], 2, "has no op 'upp'; known: down"),
     ],
 )
 def test_bad_replay_input(plain_trace_path: Path, args: list[str], code: int, wanted: str) -> None:
@@ -147,3 +147,103 @@ def test_plot_and_report(plain_trace_path: Path, tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=.https?:", html)
     assert "did you mean" in error_line(simkit("plot", "speedups", str(stored), "--out", str(figure)), 2)
     assert ".png" in error_line(simkit("plot", "speedup", str(stored), "--out", str(tmp_path / "f.gif")), 2)
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Every command there is."""
+    from simkit.cli import app
+
+    groups = [((), app), *(((group.name,), group.typer_instance) for group in app.registered_groups)]
+    named = [(name, info) for name, group in groups for info in group.registered_commands]
+    return [(*name, info.name or info.callback.__name__.rstrip("_")) for name, info in named if info.callback]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_takes_quiet_and_verbose(command: tuple[str, ...]) -> None:
+    shown = simkit(*command, "--help").stdout
+    assert "-q, --quiet" in shown
+    assert "-v, --verbose" in shown
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "logged"),
+    [((), (), False), ((), ("-v",), True), (("-v",), (), True), ((), ("-q",), False), (("-v",), ("-q",), False)],
+)
+def test_log_is_on_stderr_when_asked_for(
+    plain_trace_path: Path, before: tuple[str, ...], after: tuple[str, ...], logged: bool
+) -> None:
+    done = simkit(*before, "replay", str(plain_trace_path), "--arch", "cnvlutin", *after)
+    assert done.returncode == 0
+    assert ("simkit.replay: trace" in done.stderr) == logged
+    assert "simkit.replay" not in done.stdout
+
+
+def test_quiet_hides_bars_but_not_errors(plain_trace_path: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "s.yaml"
+    spec.write_text(f"traces: {plain_trace_path}\narchs: cnvlutin\nfields: {{lanes: [8, 16]}}\n", encoding="utf-8")
+    assert "2/2" in simkit("sweep", str(spec), "-o", str(tmp_path / "a")).stderr
+    assert simkit("-q", "sweep", str(spec), "-o", str(tmp_path / "b")).stderr == ""
+    assert simkit("sweep", str(spec), "-o", str(tmp_path / "c"), "-q").stderr == ""
+    assert "did you mean 'lanes'" in error_line(simkit("sweep", str(spec), "-q", "--set", "lane=4"), 2)
+
+
+def test_verbosity_ends_with_the_command(plain_trace_path: Path) -> None:
+    simkit("-v", "ls", "archs")
+    assert simkit("replay", str(plain_trace_path), "--arch", "cnvlutin").stderr.count("simkit.replay") == 0
+
+
+def test_no_colour_where_it_is_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", simkit("ls", "archs").stdout)
+
+
+def test_exit_codes_are_in_the_help() -> None:
+    from simkit import errors
+    from traces import errors as of_traces
+
+    shown = " ".join(simkit("--help").stdout.split())
+    kinds = [one for module in (errors, of_traces) for one in vars(module).values()]
+    codes = {kind.exit_code for kind in kinds if hasattr(kind, "exit_code")}
+    assert codes >= {2, 3, 4}
+    for code in codes | {130}:
+        assert re.search(rf"\b{code} [a-z]", shown), code
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("show arch cnvl", "cnvlutin"),
+        ("ls arc", "archs"),
+        ("plot speedup-d", "speedup-density"),
+        ("replay t.zarr --arch systolic_32", "systolic_32x32"),
+        ("replay t.zarr --table default_4", "default_45nm"),
+    ],
+)
+def test_shell_completes_names(monkeypatch: pytest.MonkeyPatch, line: str, wanted: str) -> None:
+    words = f"simkit {line}"
+    monkeypatch.setenv("_SIMKIT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert wanted in simkit().stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"), [("sweep", "goes on where it was"), ("plot", "nothing is half-written")]
+)
+def test_stopped_by_the_user_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, wanted: str
+) -> None:
+    from simkit import figures, spec
+
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spec, "load_spec", stop)
+    monkeypatch.setattr(figures, "draw_to_file", stop)
+    args = {"sweep": ("s.yaml",), "plot": ("speedup", "r.parquet", "-o", str(tmp_path / "f.png"))}[command]
+    done = simkit(command, *args)
+    assert done.returncode == 130
+    (line,) = (line for line in done.stderr.splitlines() if line)
+    assert line.startswith("simkit: stopped; ")
+    assert wanted in line

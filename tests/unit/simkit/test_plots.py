@@ -320,8 +320,8 @@ def test_draw_to_file_from_stored_inputs(result, small_trace_path: Path, tmp_pat
     ):
         with pytest.raises(InputError, match=message):
             draw_to_file(*args)
-    with pytest.raises(InputError, match="figure 'density' is not drawn op by op"):
-        draw_to_file("density", [str(small_trace_path)], tmp_path / "d.png", ops=["down"])
+    with pytest.raises(InputError, match="figure 'cost' takes no --op"):
+        draw_to_file("cost", [stored], tmp_path / "d.png", ops=["down"])
     assert not (tmp_path / "d.png").exists()
 
 

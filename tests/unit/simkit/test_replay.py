@@ -108,7 +108,7 @@ def test_missing_weight_mask_of_a_two_sided_design(tmp_path: Path) -> None:
 
 
 def test_unknown_op_names_the_known(trace) -> None:
-    with pytest.raises(InputError, match=r"none of the ops \['up'\]"):
+    with pytest.raises(InputError, match=r"has no op 'up'; known: down"):
         sk.replay(trace, ["cnvlutin"], ops=["up"])
 
 

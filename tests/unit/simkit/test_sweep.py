@@ -270,11 +270,40 @@ def test_command_prints_events_and_goes_on(
     assert code == 0
     assert [event["event"] for event in events] == ["start", *["point"] * 12, "done"]
     assert events[1]["fields"].keys() == {"clock", "memory.bandwidth"}
+    assert not any(event["stored"] for event in events[1:-1])
     code, out, _ = run_cli(monkeypatch, capsys, *args)
-    assert json.loads(out.splitlines()[-1])["computed"] == 0
+    again = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in again] == ["start", *["point"] * 12, "done"]
+    assert all(event["stored"] for event in again[1:-1])
+    assert {event["run"] for event in again[1:-1]} == {event["run"] for event in events[1:-1]}
+    assert again[-1]["computed"] == 0
     table = pd.read_parquet(tmp_path / "o" / "points.parquet")
     assert len(table) == 12
     assert len(load_result(tmp_path / "o" / "parts").meta["runs"]) == 12
+
+
+SMALL_TRACE = Path(__file__).parents[2] / "data" / "minilm_relu_small.zarr"
+
+
+@pytest.mark.parametrize("ops", [["down"], None], ids=["6 GEMMs", "134 GEMMs and the vector ops"])
+def test_a_point_costs_two_milliseconds(ops: list[str] | None, tmp_path: Path) -> None:
+    """Beyond the masks, which are counted once: CPU time, as other processes may have the cores."""
+    from simkit.worker import Worker, job_of
+
+    bandwidths = [f"{value} GB/s" for value in range(1, 402)]
+    fields = {"memory.bandwidth": bandwidths}
+    plan = make_plan([str(SMALL_TRACE)], [("cnvlutin", {})], tables=["default_45nm"], ops=ops, fields=fields)
+    points = list(plan.points())
+    worker = Worker(job_of(plan, tmp_path), plan)
+    worker.run(points[:1])
+    costs = []
+    for first in range(1, 401, 100):
+        start = time.process_time()
+        answers = worker.run(points[first : first + 100])
+        costs.append((time.process_time() - start) / 100)
+        assert not any(answer["reason"] for answer in answers)
+    assert len(load_result(tmp_path).meta["runs"]) == 401
+    assert min(costs) <= 2e-3
 
 
 def test_command_tells_failed_points_by_its_exit_code(
