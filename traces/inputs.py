@@ -6,6 +6,7 @@ Training and recording share this: whatever the task, they see lengths to sort b
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from .batches import Batch, Tokens, collate, encode, padded, padding_token
-from .data import Split
 from .errors import InputError
 from .models import load_config, load_tokenizer, modality
+from .splits import Split
 
 IGNORED = -100  # what torch's cross entropy skips
 
@@ -109,7 +110,7 @@ class ImageInputs(Inputs):
     Parameters
     ----------
     images : sequence
-        uint8 arrays (H, W) or (H, W, C), or paths of files.
+        uint8 arrays (H, W) or (H, W, C), paths of files, or their bytes.
     tokens : int
         Of each image in the model: patches and special tokens.
     size : int
@@ -149,8 +150,7 @@ class ImageInputs(Inputs):
         import torch
 
         image = self.images[row]
-        array = np.asarray(image) if not isinstance(image, str) else _read_image(image)
-        array = np.atleast_3d(array)
+        array = np.atleast_3d(_read_image(image) if isinstance(image, str | bytes) else image)
         array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
         values = torch.from_numpy(np.array(array)).permute(2, 0, 1).float() / 255
         sized = torch.nn.functional.interpolate(
@@ -162,18 +162,19 @@ class ImageInputs(Inputs):
         """Return a digest of the images' bytes and of how they are prepared."""
         digest = hashlib.sha256(json.dumps([self.size, self.mean, self.deviation, len(self)]).encode())
         for image in self.images:
-            digest.update(image.encode() if isinstance(image, str) else np.ascontiguousarray(image).tobytes())
+            digest.update(image.encode() if isinstance(image, str) else bytes(image))
         return digest.digest()
 
 
-def _read_image(path: str) -> Any:
+def _read_image(source: str | bytes) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             return np.asarray(opened.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"image '{path}' cannot be read ({error}); give a PNG, JPEG or other image file") from error
+        name = f"'{source}'" if isinstance(source, str) else "inside the data set"
+        raise InputError(f"image {name} cannot be read ({error}); give a PNG, JPEG or other image file") from error
 
 
 def prepare(model: str, task: str, split: Split, max_length: int = 64) -> Inputs:

@@ -15,8 +15,17 @@ from ..quiet import quiet_transformers
 Extract = Callable[[Path, Path], None]
 
 
-def needed(module: str, model: str) -> Any:
+def needed(module: str, wanted_by: str, extra: str = "models") -> Any:
     """Import an optional module.
+
+    Parameters
+    ----------
+    module : str
+        What to import.
+    wanted_by : str
+        Who needs it: ``model 'NAME'``.
+    extra : str
+        Which of this package's extras has it.
 
     Raises
     ------
@@ -26,9 +35,9 @@ def needed(module: str, model: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
+        name = module.partition(".")[0]
         raise InputError(
-            f"model '{model}' needs the package '{module}' to be converted once; "
-            f"install it with pip install 'zeroskip[models]'"
+            f"{wanted_by} needs the package '{name}', which is not installed: pip install 'zeroskip[{extra}]'"
         ) from error
 
 

@@ -33,7 +33,7 @@ def llama(member_name: str, model: str) -> Extract:
     """Return the extraction of a Llama model, its tokenizer among the file's metadata."""
 
     def extract(archive: Path, folder: Path) -> None:
-        needed("gguf", model)
+        needed("gguf", f"model '{model}'")
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-") as temporary:
             file = Path(temporary) / "model.gguf"
             file.write_bytes(member(archive, member_name))

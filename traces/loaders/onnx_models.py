@@ -36,7 +36,7 @@ def read_weights(data: bytes, model: str) -> tuple[dict[str, Array], Any]:
         Initialisers under their own names, those of MatMul nodes as ``path.to.module.weight``, shape (out, in).
     graph : onnx.GraphProto
     """
-    onnx = needed("onnx", model)
+    onnx = needed("onnx", f"model '{model}'")
     graph = onnx.load_from_string(data).graph
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     for node in graph.node:
