@@ -89,6 +89,10 @@ class Change:
         """Return plain data for the measurements, such as the ranks that were chosen."""
         return {}
 
+    def measured(self, net: Any) -> dict[str, Any]:
+        """Return plain data counted while the deployed model ran on the held-out items: how often a gate was open."""
+        return {}
+
 
 class Part(BaseModel):
     """A part of a `Tuning`: frozen, and unknown keys are errors."""

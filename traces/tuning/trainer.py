@@ -288,6 +288,7 @@ class Trainer:
         for change in self.built.changes:
             extra = change.penalty(self.net, progress)
             loss = loss if extra is None else loss + extra
+        tap.take()  # what passes of a penalty's own left there
         if not bool(torch.isfinite(loss)):
             raise NumericError(
                 f"tuning '{self.run.tuning.name}': the loss is {float(loss.detach())} after {progress:.0%} of the "
@@ -370,6 +371,8 @@ class Trainer:
         # as it is deployed: blocks may be gone, weights rounded or pruned again after an adapter was folded into them
         deployed = self.built.merged()
         scores = evaluate(deployed, self.test, find_sites(deployed), run.task, self.progress)
+        for change in self.built.changes:
+            facts |= change.measured(deployed)
         measurements = {
             "schema": SCHEMA,
             "key": run.key,
