@@ -6,40 +6,50 @@ ends with the same bits as an undisturbed one.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .batches import Batch, sorted_order
-from .data import Split, load_data
-from .errors import InputError, NumericError
+import numpy as np
+from numpy.typing import NDArray
+
+from .clock import Clock
+from .data import load_data
+from .errors import InputError, NumericError, did_you_mean
+from .experts import recorded_experts
 from .folder import Folder
 from .inputs import prepare
-from .layout import SiteMeta
-from .models import default_task, load_model
+from .models import load_model
 from .passes import decode_probe, prompt_probe, run_batch, virtual_tokens
+from .places import Linked, places, site_metas
+from .plan import Plan, as_budget, choose_task, tuning_of
 from .probe import probe_ops
 from .provenance import provenance
-from .sites import MLPSite, find_sites, gate_sites
+from .ring import Cuda
+from .sites import MLPSite
 from .store import Writer, read_root, squeeze
-from .tap import SiteTap, parse_variants
+from .tap import VALUES, Packet, SiteTap, parse_variants
 from .trace import Trace, content_hash, open_trace
+from .worker import Worker
 
 COMMIT_SECONDS = 5.0
 COMMIT_BYTES = 64 << 20
+PASSES = 8  # forward passes that may wait to be written,
+WAITING_BYTES = 64 << 20  # and their bytes
 PROBES = ((2, 7), (3, 11))  # four different primes, so that no dimension is mistaken for another
+DTYPES = ("float32", "bfloat16", "float16")
+Columns = dict[str, NDArray[np.int32]]
 
 
 def record(
     model: str = "minilm-l6",
     adapter: str | Path | None = None,
     data: str = "vader-movie",
-    limit: int = 256,
+    limit: int | None = None,
     out: str | Path = "trace.zarr",
     batch_size: int = 32,
     max_length: int = 64,
@@ -49,6 +59,15 @@ def record(
     thresholds: Sequence[float] = (),
     int8: bool = False,
     histogram: bool = False,
+    values: str | None = None,
+    weights: bool = False,
+    mlp_inputs: bool = False,
+    adapters: bool = False,
+    tokens: int | None = None,
+    layers: str | Sequence[int] | None = None,
+    seconds: float | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
     sites: str | Sequence[str] | None = None,
     text: str | None = None,
     label: str | None = None,
@@ -66,8 +85,8 @@ def record(
         Folder of a tuning made by `tune`.
     data : str
         Packaged, local or hub data set; its held-out split is used.
-    limit : int
-        Sequences.
+    limit : int, optional
+        Sequences; 256 unless `tokens` or `seconds` is given.
     out : str or Path
         Local path or fsspec URL.
     batch_size, max_length : int
@@ -84,6 +103,24 @@ def record(
         Also record what is not zero after symmetric quantisation of each token to 8 bits.
     histogram : bool
         Also count magnitudes by powers of two, kept in the trace's attributes.
+    values : {"bf16", "int8"}, optional
+        Also keep the activations' values, rounded to bfloat16 or to INT8 with one step for each token.
+    weights : bool
+        Also keep where the weights of the down-projections are not zero, and of ``up`` where a gate is recorded.
+    mlp_inputs : bool
+        Also record what enters each MLP block: a row without ones is a block that may be skipped.
+    adapters : bool
+        Also record which inner elements of adapters are used, and which tokens a gated adapter takes.
+    tokens : int, optional
+        Stop after the sequence that reaches as many real tokens.
+    layers : str or sequence of int, optional
+        Record only these layers: numbers, ``"0,3,5-7"``, or globs over the sites' names.
+    seconds : float, optional
+        Stop after the batch with which the forward passes have taken as long.
+    device : str, optional
+        ``"cpu"``, ``"cuda"``; a GPU where there is one, by default.
+    dtype : {"float32", "bfloat16", "float16"}, optional
+        Run the model in this format; as loaded by default.
     sites : str or sequence of str, optional
         Module patterns, for a model whose family is not in the table.
     text, label : str, optional
@@ -102,202 +139,249 @@ def record(
     Raises
     ------
     InputError
-        On unknown names, fewer held-out sequences than `limit`, or an `out` that holds another recording.
+        On unknown names, less held-out data than was asked for, or an `out` that holds another recording.
     NumericError
         If an activation is not finite.
     StorageError
         If the disk is full or another process writes there; what was finished is kept.
     """
+    budget = as_budget(limit, tokens, seconds, layers)
+    if values not in (None, *VALUES):
+        raise InputError(f"values '{values}': say bf16 or int8")
+    if dtype not in (None, *DTYPES):
+        raise InputError(f"dtype '{dtype}' is not known{did_you_mean(dtype or '', DTYPES)}")
+    tuned = tuning_of(model, adapter)
+    chosen = choose_task(model, tuned, task, new_tokens)
     content = load_data(data, text=text or "text", label=label or ("label" if text is None else None))
-    if limit < 1 or limit > len(content.test):
-        raise InputError(f"--limit {limit}: data set '{data}' has {len(content.test)} held-out sequences")
-    if new_tokens < 0:
-        raise InputError(f"new_tokens {new_tokens}: must not be negative")
-    split = content.test.head(limit)
+    split = content.test.head(budget.sequences(data, len(content.test)))
+    if chosen != "seq2seq":  # where labels are what the decoder reads; elsewhere they change no activation
+        split = replace(split, labels=None)
+    plan = Plan(prepare(model, chosen, split, max_length), budget, batch_size, new_tokens, data)
     facts: dict[str, Any] = {
         "model": {"name": model},
-        "data": {"name": data, "split": "held-out", "sequences": limit, "max_length": max_length},
+        "data": {"name": data, "split": "held-out", "sequences": plan.sequences, "max_length": max_length},
         "batch_size": batch_size,
         "merged": merge,
-        "task": _task(model, adapter, task, new_tokens),
+        "task": chosen,
         "new_tokens": new_tokens,
         "variants": parse_variants(thresholds, int8),
         "histograms": {} if histogram else None,
     }
-    session = _Session(facts, str(out), split, adapter, sites, allow_non_finite, progress, storage_options)
-    return session.run()
+    optional = {"values": values, "weights": weights, "mlp_inputs": mlp_inputs, "adapters": adapters, "dtype": dtype}
+    facts |= {name: value for name, value in optional.items() if value}
+    settings = _Settings(adapter, tuned, sites, resolve_device(device), allow_non_finite, progress, storage_options)
+    return _Session(plan, facts, str(out), settings).run()
+
+
+def resolve_device(name: str | None) -> str:
+    """Return where to run: what was asked for, or a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If PyTorch does not know the device, or it is not there.
+    """
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise InputError(f"device '{name}' is not known; say cpu or cuda") from error
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"device '{name}': recording runs on cpu and cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device '{name}': no CUDA device is there; leave --device out")
+    return name
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What does not decide the content, or only by what it names."""
+
+    adapter: str | Path | None
+    tuned: dict[str, Any] | None
+    patterns: str | Sequence[str] | None
+    device: str
+    allow: bool
+    progress: bool
+    options: dict[str, Any] | None
 
 
 class _Session:
-    """One recording; its attributes are what planning, running and finishing share."""
+    """One recording; its attributes are what loading, running and finishing share."""
 
-    def __init__(
-        self,
-        facts: dict[str, Any],
-        out: str,
-        split: Split,
-        adapter: str | Path | None,
-        sites: str | Sequence[str] | None,
-        allow_non_finite: bool,
-        progress: bool,
-        options: dict[str, Any] | None,
-    ) -> None:
-        self.out, self.options, self.progress, self.allow = out, options, progress, allow_non_finite
-        self.facts = facts
-        name = facts["model"]["name"]
-        self.tuned = _tuned(name, adapter)
-        if facts["task"] != "seq2seq":  # where labels are what the decoder reads; elsewhere they change no activation
-            split = replace(split, labels=None)
-        self.inputs = prepare(name, facts["task"], split, facts["data"]["max_length"])
-        self.adapter, self.patterns = adapter, sites
-        self.order = sorted_order(self.inputs.lengths, facts["batch_size"])
+    def __init__(self, plan: Plan, facts: dict[str, Any], out: str, settings: _Settings) -> None:
+        self.plan, self.facts, self.out, self.settings = plan, facts, out, settings
         self.new_tokens = int(facts["new_tokens"])
-        self.plan = self._plan_key()
-
-    def _plan_key(self) -> str:
-        """SHA-256 of all that decides the trace's content."""
-        digest = hashlib.sha256(self.inputs.fingerprint())
-        key = self.tuned["key"] if self.tuned else None
-        digest.update(json.dumps([self.facts, key, self.patterns], sort_keys=True).encode())
-        return digest.hexdigest()
+        tuned = settings.tuned
+        kind = settings.device.partition(":")[0]
+        self.key = plan.key(facts, tuned["key"] if tuned else None, settings.patterns, kind)
 
     def run(self) -> Trace:
         done = self._already()
         if done is not None and done.status == "complete":
             return done
-        model = self._load()
-        sites, front = find_sites(model, self.patterns), virtual_tokens(model)
-        attrs = {}
-        if done is None:
-            attrs = self._attrs(model)
-            for key, probe in (("ops", prompt_probe), ("ops_decode", decode_probe))[: 1 + bool(self.new_tokens)]:
-                shapes = [(batch, front + length) for batch, length in PROBES]
-                templates = probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, sites)
-                attrs[key] = squeeze([t.to_dict() for t in templates])
-        sites += gate_sites(sites)
-        variants = self.facts["variants"]
-        metas = [
-            SiteMeta(s.name, s.layer, "gate" if s.output else "down", s.k, s.n, variants=tuple(variants)) for s in sites
-        ]
-        writer = Writer(self.out, self._capacity(front), metas, attrs, done is not None, self.options)
+        model, options = self._load(), self.settings.options
+        every, sites, linked = places(
+            model,
+            self.settings.patterns,
+            self.plan.budget.layers,
+            bool(self.facts.get("mlp_inputs")),
+            bool(self.facts.get("adapters")),
+        )
+        attrs = self._attrs(model, every, linked) if done is None else {}
+        metas, weights = site_metas(
+            model, sites, self.facts["variants"], self.facts.get("values", ""), bool(self.facts.get("weights"))
+        )
+        capacity = self.plan.capacity(self.new_tokens + virtual_tokens(model))
+        writer = Writer(self.out, capacity, metas, attrs, done is not None, options)
         try:
-            self._forward(model, sites, writer)
-            trace = open_trace(self.out, self.options)
-            writer.commit(status="complete", hash=content_hash(trace))
+            for name, words in weights.items():
+                writer.write_weight(name, words)
+            spent = self._forward(model.to(self.settings.device), sites, writer)
+            trace = open_trace(self.out, options)
+            writer.commit(status="complete", hash=content_hash(trace), recorder=spent, **self._reached(trace, spent))
         finally:
             writer.close()
-        return open_trace(self.out, self.options)
-
-    def _capacity(self, front: int) -> int:
-        """Rows of the whole trace, padding, generated tokens and `front` virtual tokens a sequence among them."""
-        more = self.new_tokens + front
-        return sum(len(rows) * (max(self.inputs.lengths[r] for r in rows) + more) for rows in self.order)
+        return open_trace(self.out, options)
 
     def _already(self) -> Trace | None:
         """Return the trace that is there, if it is this one."""
-        if Folder(self.out, self.options).read("zarr.json") is None:
+        folder = Folder(self.out, self.settings.options)
+        if folder.read("zarr.json") is None:
             return None
-        root = read_root(Folder(self.out, self.options))
-        if root.attrs.get("plan") != self.plan:
+        if read_root(folder).attrs.get("plan") != self.key:
             raise InputError(f"'{self.out}' holds another recording; choose another file or remove it")
-        return open_trace(self.out, self.options)
+        return open_trace(self.out, self.settings.options)
 
     def _load(self) -> Any:
-        if self.adapter is None:
-            return load_model(self.facts["model"]["name"], self.facts["task"])
-        from .tuning.result import load_tuned
-
-        return load_tuned(self.adapter, merge=self.facts["merged"])[0]
-
-    def _attrs(self, model: Any) -> dict[str, Any]:
-        config = model.config
-        measured = self.tuned["measurements"] if self.tuned else {}
-        return self.facts | {
-            "model": self.facts["model"]
-            | {"family": config.model_type, "parameters": sum(p.numel() for p in model.parameters())},
-            "tuning": self.tuned["tuning"] if self.tuned else {"name": "none"},
-            "measurements": measured,
-            "provenance": provenance(measured.get("provenance", {}).get("seed")),
-            "synthetic": False,
-            "plan": self.plan,
-            "next_batch": 0,
-            "recorder": {"forward_seconds": 0.0, "hook_seconds": 0.0},
-        }
-
-    def _forward(self, model: Any, sites: list[MLPSite], writer: Writer) -> None:
         import torch
-        from tqdm.auto import tqdm
 
-        first = int(writer.root.attrs["next_batch"])
-        spent = dict(writer.root.attrs["recorder"])
-        kept = writer.root.attrs["histograms"]
-        tap = SiteTap(model, sites, self.facts["variants"], kept is not None)
-        for site, counts in (kept or {}).items():
-            tap.histograms[site] += counts
-        committed = time.monotonic()
-        name = writer.root.attrs["tuning"]["name"]
-        bar = tqdm(
-            total=len(self.order), initial=first, desc=f"record {name}", unit="batch", file=sys.stderr,
-            disable=not self.progress,
-        )  # fmt: skip
+        if self.settings.adapter is None:
+            model = load_model(self.facts["model"]["name"], self.facts["task"])
+        else:
+            from .tuning.result import load_tuned
+
+            model = load_tuned(self.settings.adapter, merge=self.facts["merged"])[0]
+        return model.to(getattr(torch, self.facts["dtype"])) if "dtype" in self.facts else model
+
+    def _attrs(self, model: Any, every: list[MLPSite], linked: Linked) -> dict[str, Any]:
+        config, tuned, front = model.config, self.settings.tuned, virtual_tokens(model)
+        measured = tuned["measurements"] if tuned else {}
+        ops = {}
+        for key, probe in (("ops", prompt_probe), ("ops_decode", decode_probe))[: 1 + bool(self.new_tokens)]:
+            shapes = [(batch, front + length) for batch, length in PROBES]
+            templates = probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, every, linked)
+            ops[key] = squeeze([t.to_dict() for t in templates])
+        return (
+            self.facts
+            | ops
+            | {
+                "model": self.facts["model"]
+                | {"family": config.model_type, "parameters": sum(p.numel() for p in model.parameters())},
+                "tuning": tuned["tuning"] if tuned else {"name": "none"},
+                "measurements": measured,
+                "provenance": provenance(measured.get("provenance", {}).get("seed")),
+                "synthetic": False,
+                "plan": self.key,
+                "budget": {"asked": self.plan.budget.asked()},
+                "next_batch": 0,
+                "recorder": {},
+            }
+        )
+
+    def _forward(self, model: Any, sites: list[MLPSite], writer: Writer) -> dict[str, float]:
+        """Run the batches that are left; return the seconds of the whole recording, by what they went to."""
+        attrs, order = writer.root.attrs, self.plan.order
+        index = int(attrs["next_batch"])
+        device = Cuda() if self.settings.device.startswith("cuda") else None
+        tap = SiteTap(
+            model,
+            sites,
+            self.facts["variants"],
+            attrs["histograms"] is not None,
+            self.facts.get("values", ""),
+            device,
+            PASSES + 2,  # one is being read and one being filled while so many wait
+        )
+        tap.go_on(attrs["histograms"] or {})
+        bar = _bar(attrs["tuning"]["name"], index, len(order), self.settings.progress)
         try:
-            for index in range(first, len(self.order)):
-                side = "left" if self.new_tokens else "right"
-                batch = self.inputs.batch(self.order[index], side)
-                began, hooked = time.perf_counter(), tap.seconds
-                with torch.inference_mode():
-                    for columns in run_batch(model, batch, index, self.new_tokens):
-                        self._check(tap, batch)
-                        writer.append(columns, tap.take())
-                spent["forward_seconds"] += time.perf_counter() - began
-                spent["hook_seconds"] += tap.seconds - hooked
-                bar.update()
-                late = time.monotonic() - committed > COMMIT_SECONDS
-                if late or writer.pending_bytes > COMMIT_BYTES or index + 1 == len(self.order):
-                    counts = {site: h.tolist() for site, h in tap.histograms.items()} or None
-                    writer.commit(next_batch=index + 1, recorder=_overhead(spent), histograms=counts)
-                    committed = time.monotonic()
+            with Worker(PASSES, WAITING_BYTES) as worker, recorded_experts(model, sites, tap):
+                clock = Clock(attrs["recorder"], tap, worker)
+                committed, handed = time.monotonic(), 0
+                while index < len(order) and not self._out_of_time(clock, index):
+                    handed += self._batch(model, index, tap, writer, worker, clock)
+                    index += 1
+                    bar.update()
+                    if time.monotonic() - committed > COMMIT_SECONDS or handed > COMMIT_BYTES:
+                        self._commit(writer, worker, index, clock, tap)
+                        committed, handed = time.monotonic(), 0
+                if device is not None:
+                    with clock.forward():
+                        device.wait()
+                self._commit(writer, worker, index, clock, tap)
+            return clock.facts()
         finally:
             bar.close()
             tap.close()
 
-    def _check(self, tap: SiteTap, batch: Batch) -> None:
-        if tap.non_finite and not self.allow:
-            listed = ", ".join(f"{count} at {site}" for site, count in tap.non_finite.items())
+    def _out_of_time(self, clock: Clock, index: int) -> bool:
+        seconds = self.plan.budget.seconds
+        return seconds is not None and index > 0 and clock.forward_seconds >= seconds
+
+    def _batch(self, model: Any, index: int, tap: SiteTap, writer: Writer, worker: Worker, clock: Clock) -> int:
+        """Run one batch's passes and hand over what they gave; return its bytes."""
+        import torch
+
+        batch = self.plan.inputs.batch(self.plan.order[index], "left" if self.new_tokens else "right")
+        inputs = {name: self._moved(value, model.dtype) for name, value in batch.inputs.items()}
+        size = 0
+        with clock.forward(), torch.inference_mode():
+            for columns in run_batch(model, replace(batch, inputs=inputs), index, self.new_tokens):
+                packet = tap.take()
+                worker.put(partial(self._store, writer, columns, packet, batch.rows), packet.size_bytes)
+                size += packet.size_bytes
+        return size
+
+    def _moved(self, value: Any, dtype: Any) -> Any:
+        import torch
+
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(self.settings.device, dtype if value.is_floating_point() else value.dtype)
+
+    def _store(self, writer: Writer, columns: Columns, packet: Packet, rows: NDArray[np.int64]) -> None:
+        """Queue one pass's rows, on the worker's thread."""
+        arrays, bad = packet.receive()
+        if bad and not self.settings.allow:
+            listed = ", ".join(f"{count} at {site}" for site, count in bad.items())
             raise NumericError(
-                f"activations are not finite ({listed}; sequences {batch.rows.min()}..{batch.rows.max()}); "
+                f"activations are not finite ({listed}; sequences {rows.min()}..{rows.max()}); "
                 "check the model's weights and dtype, or allow them with allow_non_finite"
             )
+        writer.append(columns, arrays)
+
+    def _commit(self, writer: Writer, worker: Worker, next_batch: int, clock: Clock, tap: SiteTap) -> None:
+        state = {"next_batch": next_batch, "recorder": clock.facts(), "histograms": tap.histograms()}
+        worker.put(partial(writer.commit, **state))
+
+    def _reached(self, trace: Trace, spent: dict[str, float]) -> dict[str, Any]:
+        """Return what the budget asked for, and what was recorded."""
+        batches, sequences = int(trace.attrs["next_batch"]), int(trace.tokens["sequence"].nunique())
+        reached = {
+            "sequences": sequences,
+            "tokens": trace.n_tokens,
+            "batches": batches,
+            "seconds": round(spent["forward_seconds"], 3),
+        }
+        budget = {"asked": self.plan.budget.asked(), "reached": reached, "planned_batches": len(self.plan.order)}
+        return {"budget": budget, "data": self.facts["data"] | {"sequences": sequences}}
 
 
-def _overhead(spent: dict[str, float]) -> dict[str, float]:
-    """Seconds in hooks over seconds of the forward pass without them."""
-    plain = spent["forward_seconds"] - spent["hook_seconds"]
-    return spent | {"overhead": spent["hook_seconds"] / plain if plain > 0 else 0.0}
+def _bar(name: str, first: int, batches: int, shown: bool) -> Any:
+    from tqdm.auto import tqdm
 
-
-def _task(model: str, adapter: str | Path | None, task: str | None, new_tokens: int) -> str:
-    """Decide which head to load, and refuse what text alone cannot run."""
-    tuned = _tuned(model, adapter)
-    found = str(tuned["measurements"]["task"]) if tuned else task or default_task(model)
-    if found not in ("classification", "regression", "causal-lm", "features"):
-        raise InputError(f"task '{found}': text alone does not run such a model; record encoders and causal decoders")
-    if new_tokens and found != "causal-lm":
-        raise InputError(f"new_tokens {new_tokens}: decoding needs a causal language model, '{model}' is for {found}")
-    return found
-
-
-def _tuned(model: str, adapter: str | Path | None) -> dict[str, Any] | None:
-    """Read what is kept of a tuning in the trace."""
-    if adapter is None:
-        return None
-    from .tuning.result import open_result
-
-    result = open_result(adapter)
-    if result.measurements["model"] != model:
-        raise InputError(
-            f"adapter '{adapter}' was tuned on model '{result.measurements['model']}', not '{model}'; give that"
-        )
-    measured = {k: v for k, v in result.measurements.items() if k not in ("schema", "key")}
-    tuning = result.tuning.canonical() | {"hash": result.tuning.hash}
-    return {"key": result.measurements["key"], "tuning": tuning, "measurements": measured}
+    return tqdm(total=batches, initial=first, desc=f"record {name}", unit="batch", file=sys.stderr, disable=not shown)

@@ -103,6 +103,10 @@ class MLPSite:
         Which of the module's calls in one forward pass this is: ALBERT runs one layer many times.
     output : bool
         Whether the module's output is what is recorded, not its input: a gated MLP's activation.
+    op : str
+        The operation it belongs to.
+    experts, chosen : int
+        In a mixture of experts: how many there are, and how many a token goes through.
     """
 
     name: str
@@ -114,6 +118,9 @@ class MLPSite:
     gate: bool
     call: int = 0
     output: bool = False
+    op: str = "down"
+    experts: int = 0
+    chosen: int = 0
 
 
 def intermediate_size(config: Any, family: Family) -> int:
@@ -206,7 +213,7 @@ def dropped_blocks(model: Any) -> list[MLPSite]:
 def gate_sites(sites: Sequence[MLPSite]) -> list[MLPSite]:
     """Return the activation functions of gated MLPs: where one gives zero, that output of ``up`` is not needed."""
     return [
-        replace(s, name=f"{s.name.removesuffix('down')}gate", module=s.activation, output=True)
+        replace(s, name=f"{s.name.removesuffix('down')}gate", module=s.activation, output=True, op="gate")
         for s in sites
         if s.gate and s.activation is not None
     ]

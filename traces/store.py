@@ -143,6 +143,7 @@ class Writer:
             else:
                 self._create(capacity, sites, attrs)
             self._pending: dict[str, list[Any]] = {}
+            self._rowwise = [name for name in self._arrays if not name.endswith("/weight")]
             self.root.attrs["owner"] = self.owner
             self._commit()
         except OSError as error:
@@ -229,11 +230,23 @@ class Writer:
 
         Keys are ``site`` for its mask, ``site@variant`` for that of a variant, and ``site/values``, ``site/scale``,
         ``site/choice`` for the rest.
+
+        Raises
+        ------
+        InputError
+            If an array is missing or has another number of rows: all of a trace's rows are one pass's tokens.
         """
-        for name, values in columns.items():
-            self._pending.setdefault(f"tokens/{name}", []).append(values)
-        for key, rows in arrays.items():
-            self._pending.setdefault(array_name(key), []).append(rows)
+        named = {f"tokens/{name}": values for name, values in columns.items()}
+        named |= {array_name(key): rows for key, rows in arrays.items()}
+        many = len(columns[COLUMNS[0]])
+        for name in self._rowwise:
+            if name not in named or len(named[name]) != many:
+                what = f"{len(named[name])} rows" if name in named else "nothing"
+                raise InputError(
+                    f"'{name}' has {what} in a pass of {many} tokens; leave that site out, all sites see every token"
+                )
+        for name, rows in named.items():
+            self._pending.setdefault(name, []).append(rows)
 
     def write_weight(self, site: str, words: Words) -> None:
         """Store a site's weight mask."""

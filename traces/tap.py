@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import InputError
-from .pack import Words, pack, pack_torch
+from .pack_cpu import FORMATS, pack_cpu
+from .pack_gpu import pack_device
+from .ring import Arrays, Device, Ring
 from .sites import MLPSite
 
 INT8 = "int8"
 HISTOGRAM_BINS = 64  # powers of two from 2^-48 to 2^15 of |a|; exact zeros are not in any
+VALUES = ("bf16", "int8")
+BAD = "?"  # ends the key of a count of what is not finite, beside the arrays in one copy
+
+
+class Packet(NamedTuple):
+    """What the sites of one forward pass gave, perhaps still on its way to the host.
+
+    Parameters
+    ----------
+    size_bytes : int
+        Of the arrays.
+    receive : callable
+        Waits, and returns the arrays by key as `Writer.append` takes them, and by site how many elements were not
+        finite. To be called once, on any thread.
+    """
+
+    size_bytes: int
+    receive: Callable[[], tuple[Arrays, dict[str, int]]]
 
 
 class SiteTap:
@@ -25,22 +45,43 @@ class SiteTap:
     model : torch.nn.Module
         What runs.
     sites : sequence of MLPSite
-        Where to look; see `with_gates` for the activations' outputs.
+        Where to look; see `gate_sites` for the activations' outputs.
     variants : sequence of str
         Further masks beside that of exact non-zeros: ``"0.01"`` for ``|a| > 0.01``, ``"int8"`` for what is not zero
         after symmetric quantisation of each token to 8 bits.
     histogram : bool
         Count magnitudes by powers of two.
+    values : {"", "bf16", "int8"}
+        Keep the values too; INT8 with one step for each token, ``max |a| / 127``.
+    device : Device, optional
+        Where the model runs, if not on the CPU: packing then happens there and nothing waits for it.
+    slots : int
+        Passes that may be on their way from the device at once.
+
+    Attributes
+    ----------
+    seconds : float
+        What the hooks took of the thread that runs the model.
+    device_seconds : float
+        What they took of the device, by its own clock, for the packets received so far.
     """
 
     def __init__(
-        self, model: Any, sites: Sequence[MLPSite], variants: Sequence[str] = (), histogram: bool = False
+        self,
+        model: Any,
+        sites: Sequence[MLPSite],
+        variants: Sequence[str] = (),
+        histogram: bool = False,
+        values: str = "",
+        device: Device | None = None,
+        slots: int = 10,
     ) -> None:
-        self.masks: dict[str, Words] = {}
-        self.non_finite: dict[str, int] = {}
-        self.seconds = 0.0
-        self.histograms = {site.name: np.zeros(HISTOGRAM_BINS, dtype=np.int64) for site in sites if histogram}
-        self._variants = list(variants)
+        self.seconds = self.device_seconds = 0.0
+        self._histograms: dict[str, Any] = {site.name: 0 for site in sites if histogram}
+        self._variants, self._values = list(variants), values
+        self._device = device
+        self._ring = Ring(device, slots) if device is not None else None
+        self._clear()
         self._calls: Counter[str] = Counter()
         self._names = {(site.module, site.call): site.name for site in sites}
         self._handles = []
@@ -51,41 +92,109 @@ class SiteTap:
             else:
                 self._handles.append(owner.register_forward_pre_hook(self._before(module)))
 
+    def _clear(self) -> None:
+        self._arrays: dict[str, Any] = {}
+        self._bad: dict[str, Any] = {}
+        self._stamps: list[tuple[Any, Any]] = []
+
     def _before(self, module: str) -> Any:
-        return lambda _module, inputs: self._take(module, inputs[0])
+        return lambda _module, inputs: self._called(module, inputs[0])
 
     def _after(self, module: str) -> Any:
-        return lambda _module, _inputs, output: self._take(module, output)
+        return lambda _module, _inputs, output: self._called(module, output)
 
-    def _take(self, module: str, value: Any) -> None:
-        import torch
-
-        began = time.perf_counter()
+    def _called(self, module: str, value: Any) -> None:
         name = self._names[module, self._calls[module]]
         self._calls[module] += 1
+        self.note(name, value)
+
+    def note(self, name: str, value: Any, many: int = 1) -> None:
+        """Pack one site's activations ``(..., K)``; `many` consecutive rows stand side by side in the trace."""
+        began = time.perf_counter()
+        start = self._device.stamp() if self._device is not None else None
         flat = value.detach().reshape(-1, value.shape[-1])
-        if not bool(torch.isfinite(flat.sum())):
-            bad = int((~torch.isfinite(flat)).sum())
-            if bad:  # a sum can overflow though every term is finite
-                self.non_finite[name] = bad
-        self.masks[name] = pack_values(flat)
+        packed, self._bad[name] = self._pack(flat, 0.0, count=True)
+        found = {name: packed}
         for variant in self._variants:
-            self.masks[f"{name}@{variant}"] = pack_bits(above(flat, variant))
-        if name in self.histograms:
-            exponent = torch.frexp(flat[flat != 0].float()).exponent.clamp(-47, 16) + 47
-            self.histograms[name] += torch.bincount(exponent.long(), minlength=HISTOGRAM_BINS).cpu().numpy()
+            threshold = 0.0 if variant == INT8 else float(variant)
+            bits = above(flat, variant) if variant == INT8 else flat
+            found[f"{name}@{variant}"] = self._pack(bits, threshold)[0]
+        if self._values:
+            kept, scale = quantised(flat) if self._values == INT8 else (bfloat16_bits(flat), None)
+            found |= {f"{name}/values": kept} | ({} if scale is None else {f"{name}/scale": scale})
+        for key, rows in found.items():
+            self._arrays[key] = self._host(rows).reshape(len(rows) // many, -1)
+        if name in self._histograms:
+            self._histograms[name] = self._histograms[name] + magnitudes(flat)
+        if start is not None and self._device is not None:
+            self._stamps.append((start, self._device.stamp()))
         self.seconds += time.perf_counter() - began
 
-    def take(self) -> dict[str, Words]:
-        """Return the masks of the last forward pass by site (and ``site@variant``), and forget them."""
-        masks, self.masks = self.masks, {}
+    def choose(self, name: str, experts: Any) -> None:
+        """Keep the experts ``(rows, chosen)`` that each token goes through."""
+        import torch
+
+        self._arrays[f"{name}/choice"] = self._host(experts.detach().to(torch.int16))
+
+    def _pack(self, values: Any, threshold: float, count: bool = False) -> tuple[Any, Any]:
+        import torch
+
+        if self._ring is not None:
+            return pack_device(values, threshold)
+        plain = str(values.dtype).removeprefix("torch.") in FORMATS or values.dtype == torch.bool
+        words = pack_cpu(values if plain else values != 0, threshold)
+        # a sum can overflow though every term is finite, but never hides one that is not
+        suspect = count and not bool(torch.isfinite(values.sum()))
+        return words, int((~torch.isfinite(values)).sum()) if suspect else 0
+
+    def _host(self, rows: Any) -> Any:
+        return rows if self._ring is not None or isinstance(rows, np.ndarray) else rows.cpu().numpy()
+
+    def take(self) -> Packet:
+        """Return what the last forward pass gave, and forget it."""
+        arrays, bad, stamps = self._arrays, self._bad, self._stamps
+        self._clear()
         self._calls.clear()
-        return masks
+        if self._ring is None:
+            size = sum(rows.nbytes for rows in arrays.values())
+            return Packet(size, lambda: (_typed(arrays), {name: count for name, count in bad.items() if count}))
+        size = sum(rows.numel() * rows.element_size() for rows in arrays.values())
+        receive = self._ring.send(arrays | {f"{name}{BAD}": count.reshape(1, 1) for name, count in bad.items()})
+
+        def received() -> tuple[Arrays, dict[str, int]]:
+            found = receive()
+            self.device_seconds += sum(start.elapsed_time(end) for start, end in stamps) / 1e3
+            counts = {name: int(found.pop(f"{name}{BAD}")[0, 0]) for name in bad}
+            return _typed(found), {name: count for name, count in counts.items() if count}
+
+        return Packet(size, received)
+
+    def histograms(self) -> dict[str, list[int]] | None:
+        """Return how many magnitudes fell into each bin by site, None where that was not asked for."""
+        found = {name: counts.tolist() for name, counts in self._histograms.items() if not isinstance(counts, int)}
+        return found or None
+
+    def go_on(self, histograms: dict[str, list[int]]) -> None:
+        """Add what was counted before a stop."""
+        import torch
+
+        for name, counts in histograms.items():
+            self._histograms[name] = self._histograms[name] + torch.tensor(counts)
 
     def close(self) -> None:
         """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
+
+
+def _typed(arrays: Arrays) -> Arrays:
+    """Masks as uint64 words and bfloat16 as uint16, which torch can hold but not compute with."""
+    found = {}
+    for key, rows in arrays.items():
+        part = key.partition("/")[2]
+        kind: Any = np.uint64 if not part else np.uint16 if rows.dtype == np.int16 and part == "values" else rows.dtype
+        found[key] = np.ascontiguousarray(rows).view(kind)
+    return found
 
 
 def above(values: Any, variant: str) -> Any:
@@ -101,6 +210,31 @@ def above(values: Any, variant: str) -> Any:
     return values.abs() > float(variant)
 
 
+def magnitudes(values: Any) -> Any:
+    """Count a 2-D tensor's non-zeros by powers of two of their magnitude: ``int64[HISTOGRAM_BINS]`` on its device."""
+    import torch
+
+    exponent = torch.frexp(values.float()).exponent.clamp(-47, 16) + 47
+    counts = torch.zeros(HISTOGRAM_BINS, dtype=torch.int64, device=values.device)
+    return counts.index_add_(0, exponent.reshape(-1).long(), (values != 0).reshape(-1).long())
+
+
+def bfloat16_bits(values: Any) -> Any:
+    """Return the bits of a 2-D tensor rounded to bfloat16, as int16; a copy, for activations are overwritten."""
+    import torch
+
+    return values.to(torch.bfloat16, copy=True).view(torch.int16)
+
+
+def quantised(values: Any) -> tuple[Any, Any]:
+    """Return ``round(a / step)`` as int8 and ``step = max |a| / 127`` of each row as float32 (M, 1)."""
+    import torch
+
+    step = values.abs().amax(dim=1, keepdim=True).float() / 127
+    safe = torch.where(step > 0, step, torch.ones_like(step))
+    return torch.round(values.float() / safe).clamp(-127, 127).to(torch.int8), step
+
+
 def parse_variants(thresholds: Sequence[float], int8: bool) -> list[str]:
     """Name the further masks.
 
@@ -113,16 +247,3 @@ def parse_variants(thresholds: Sequence[float], int8: bool) -> list[str]:
         if not 0 < value < float("inf"):
             raise InputError(f"threshold {value}: must be a positive number (exact zeros are always recorded)")
     return [*(f"{value:g}" for value in thresholds), *([INT8] if int8 else [])]
-
-
-def pack_values(values: Any) -> Words:
-    """Pack the non-zeros of a 2-D tensor on any device into ``uint64[rows, words]`` on the host."""
-    return pack_bits(values != 0)
-
-
-def pack_bits(mask: Any) -> Words:
-    """Pack a boolean 2-D tensor on any device into ``uint64[rows, words]`` on the host."""
-    if mask.device.type == "cpu":
-        return pack(mask.numpy())
-    words: Words = pack_torch(mask).cpu().numpy().view(np.uint64)
-    return words

@@ -1,0 +1,105 @@
+"""Pack a tensor in memory in one pass over its bits: no comparison's result is ever written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .jit import jit
+from .pack import Words, words_per_row
+
+# for each torch dtype: the integer of its width, the bits of the magnitude, and those of infinity
+FORMATS = {
+    "float32": ("int32", 0x7FFFFFFF, 0x7F800000),
+    "bfloat16": ("int16", 0x7FFF, 0x7F80),
+    "float16": ("int16", 0x7FFF, 0x7C00),
+    "float64": ("int64", 0x7FFFFFFFFFFFFFFF, 0x7FF0000000000000),
+}
+
+
+@jit
+def _pack_bits(bits: Any, magnitude: Any, low: Any, high: Any, words: Any) -> None:
+    """Bit of each element: whether ``low < bits & magnitude <= high``; floats of one sign are ordered as integers."""
+    rows, columns = bits.shape
+    for r in range(rows):
+        for w in range(columns // 64):
+            word = np.uint64(0)
+            for i in range(64):
+                size = bits[r, w * 64 + i] & magnitude
+                word |= np.uint64((size > low) & (size <= high)) << np.uint64(i)
+            words[r, w] = word
+        if columns % 64:
+            first = columns // 64 * 64
+            word = np.uint64(0)
+            for i in range(columns - first):
+                size = bits[r, first + i] & magnitude
+                word |= np.uint64((size > low) & (size <= high)) << np.uint64(i)
+            words[r, first // 64] = word
+
+
+@jit
+def _count_from(bits: Any, magnitude: Any, least: Any) -> int:
+    """Count the elements whose magnitude is `least` or above."""
+    total = 0
+    rows, columns = bits.shape
+    for r in range(rows):
+        found = np.uint32(0)
+        for i in range(columns):
+            found += np.uint32((bits[r, i] & magnitude) >= least)
+        total += int(found)
+    return total
+
+
+def limits(values: Any, threshold: float) -> tuple[Any, int, int, int]:
+    """Return a float tensor's bits as integers, the magnitude's bits, and the bounds of what counts as non-zero.
+
+    Above zero everything counts, NaN included; above a threshold NaN does not, as in ``values.abs() > threshold``.
+    """
+    import torch
+
+    integer, magnitude, infinity = FORMATS[str(values.dtype).removeprefix("torch.")]
+    kind = getattr(torch, integer)
+    if not threshold:
+        return values.view(kind), magnitude, 0, magnitude
+    low = torch.tensor(threshold, dtype=values.dtype).view(kind).item()
+    return values.view(kind), magnitude, int(low), infinity
+
+
+def pack_cpu(values: Any, threshold: float = 0.0) -> Words:
+    """Pack where a 2-D tensor on the CPU is not zero, or its magnitude above a threshold.
+
+    Parameters
+    ----------
+    values : tensor (M, K)
+        Floats of any format in `FORMATS`, or booleans.
+    threshold : float
+        Zero for every non-zero element, NaN included.
+
+    Returns
+    -------
+    uint64[M, ceil(K / 64)]
+    """
+    import torch
+
+    flat = values.detach().contiguous()
+    if flat.dtype == torch.bool:
+        bits, magnitude, low, high = flat.view(torch.uint8), 1, 0, 1
+    else:
+        bits, magnitude, low, high = limits(flat, threshold)
+    words = np.zeros((bits.shape[0], words_per_row(bits.shape[1])), dtype=np.uint64)
+    array = bits.numpy()
+    array = array.view(f"u{array.itemsize}")
+    kind = array.dtype.type
+    _pack_bits(array, kind(magnitude), kind(low), kind(high), words)
+    return words
+
+
+def count_non_finite(values: Any) -> int:
+    """Count NaN and infinity in a 2-D float tensor on the CPU."""
+    bits, magnitude, _, _ = limits(values.detach().contiguous(), 0.0)
+    infinity = FORMATS[str(values.dtype).removeprefix("torch.")][2]
+    array = bits.numpy()
+    array = array.view(f"u{array.itemsize}")
+    kind = array.dtype.type
+    return int(_count_from(array, kind(magnitude), kind(infinity)))
