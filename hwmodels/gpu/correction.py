@@ -38,8 +38,9 @@ def _features(mnk, sms, out):  # type: ignore[no-untyped-def]
         out[i, 4] = waves - np.floor(waves) if waves > 0.3 else 0.0
 
 
-# fastmath lets the sum over anchors use vector registers; the order of a sum is all it may change
-@numba.njit(cache=True, nogil=True, fastmath=True)
+# fastmath lets the sum over anchors use vector registers, the order of a sum being all it may change; numpy's errors
+# spare each division the branch for a zero, which near >= 1 never is
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _sum_anchors(points, a0, a1, a2, a3, a4, weights, out):  # type: ignore[no-untyped-def]
     for i in range(points.shape[0]):
         a, b, c, d, e = points[i, 0], points[i, 1], points[i, 2], points[i, 3], points[i, 4]

@@ -60,8 +60,26 @@ def fit_energy(seconds: Floats, flops: Floats, moved_bytes: Floats, joules: Floa
     return EnergyModel(*(float(x) for x in found / scale))
 
 
-def clock_share_under_limit(dynamic_w: float, idle_w: float, limit_w: float) -> float:
-    """Share of the top clock at which idle plus dynamic power meets the limit; 1 where it never exceeds it."""
+def clock_share_under_limit(dynamic_w: Floats | float, idle_w: float, limit_w: float) -> Floats:
+    """Share of the top clock at which idle plus dynamic power meets the limit; 1 where it never exceeds it.
+
+    Parameters
+    ----------
+    dynamic_w : float64[...]
+        Dynamic power at the top clock, W.
+    idle_w, limit_w : float
+        Idle power and power limit, W.
+
+    Returns
+    -------
+    float64[...]
+
+    Raises
+    ------
+    InputError
+        If the limit is not above the idle power.
+    """
     if limit_w <= idle_w:
         raise InputError(f"power limit {limit_w} W is not above the idle power {idle_w} W")
-    return min(1.0, ((limit_w - idle_w) / dynamic_w) ** (1.0 / 3.0)) if dynamic_w > 0 else 1.0
+    room = (limit_w - idle_w) / np.maximum(dynamic_w, np.finfo(np.float64).tiny)
+    return np.asarray(np.minimum(1.0, np.minimum(room, 1.0) ** (1.0 / 3.0)))

@@ -40,11 +40,14 @@ class GemmModel:
 def distinct(shapes: Ints) -> tuple[Ints, Ints | None]:
     """Return each shape once, and where each op's shape is; models repeat the same few layers.
 
-    Shapes too few to matter, or too large for a common key, are returned as they are, with None.
+    Shapes too few to matter, too large for a common key, or as good as all different are returned as they are, with
+    None.
     """
     if len(shapes) < FEW_OPS or int(shapes.max()) >= 1 << KEY_BITS:
         return shapes, None
     keys = (shapes[:, 0] << 2 * KEY_BITS) | (shapes[:, 1] << KEY_BITS) | shapes[:, 2]
+    if len(np.unique(keys[:: len(keys) // FEW_OPS])) > FEW_OPS // 2:
+        return shapes, None
     _, first, where = np.unique(keys, return_index=True, return_inverse=True)
     return np.ascontiguousarray(shapes[first]), where
 

@@ -111,68 +111,147 @@ def _raise(value, power):  # type: ignore[no-untyped-def]
     return out
 
 
+class _Rates(NamedTuple):
+    """What does not depend on the shape, in microseconds, which keep powers far from underflow."""
+
+    mixed: Floats  # of an SM, for one element of k of each tile: multiplication and operands joined
+    l2: Floats  # of the L2, likewise
+    tile: Floats  # both at full use of the chip, joined: the least that a tile can cost
+    fixed: Floats  # launch, prologue, step, split
+    byte: Floats  # DRAM, one SM's DRAM, split
+    flop: float
+
+
+def _rates(timing: GemmTiming, sides: Floats, tiles: Ints) -> _Rates:
+    p, unit, size = timing.overlap, 1e6, timing.operand_bytes
+    rows, columns = sides[tiles[:, 0]], sides[tiles[:, 1]]
+    compute, fill = unit * 2.0 * rows * columns / timing.sm_flops, unit * (rows + columns) * size / timing.sm_fill
+    mixed, l2 = (compute**p + fill**p) ** (1.0 / p), unit * (rows + columns) * size / timing.l2
+    return _Rates(
+        mixed,
+        l2,
+        (l2**p + (mixed / timing.sms) ** p) ** (1.0 / p),
+        unit * np.array([timing.launch_s, timing.prologue_s, timing.step_s, timing.split_s]),
+        unit * np.array([size / timing.dram, size / timing.sm_dram, 8.0 / timing.split]),
+        unit * 2.0 / timing.sustained_flops,
+    )
+
+
+@jit(unchecked=True)
+def _tile_grid(m, n, sides, per_side, tiles, blocks):  # type: ignore[no-untyped-def]
+    for j in range(len(blocks)):
+        # a multiplication for a division: half a unit keeps the quotient clear of whole numbers
+        a, b = tiles[j, 0], tiles[j, 1]
+        blocks[j] = np.floor((m + sides[a] - 0.5) * per_side[a]) * np.floor((n + sides[b] - 0.5) * per_side[b])
+
+
+@jit(unchecked=True)
+def _unsplit(blocks, k, starved, sms, rates, outside, terms):  # type: ignore[no-untyped-def]
+    """What lies outside the norm, and its terms, of each tile with k whole."""
+    launch, prologue = rates.fixed[0], rates.fixed[1]
+    per_sm, mixed, l2 = 1.0 / sms, rates.mixed, rates.l2
+    shared, own, dram = terms[0], terms[1], terms[2]
+    for j in range(len(blocks)):
+        waves = np.floor((blocks[j] + sms - 1 + 1e-6) * per_sm)
+        outside[j] = launch + waves * prologue
+        shared[j] = blocks[j] * k * l2[j]
+        own[j] = waves * k * mixed[j]
+        dram[j] = starved / min(blocks[j], sms)
+
+
 @jit
-def _predict(mnk, tiles, sides, splits, p, out, tile_out, split_out):  # type: ignore[no-untyped-def]
-    # The p-norm's power is whole, so tilings are compared by multiplications alone; a root is taken only of a better
-    # one. The tile with the least bound comes first, which rules out most others.
-    power, size, unit = p.overlap, p.operand_bytes, 1e6  # microseconds keep the powers far from underflow
-    root, per_sm, launch, prologue = 1.0 / power, 1.0 / p.sms, unit * p.launch_s, unit * p.prologue_s
-    share, per_side = 1.0 / splits, 1.0 / sides
-    mixed, l2_rate, bound = np.empty(len(tiles)), np.empty(len(tiles)), np.empty(len(tiles))
-    for j in range(len(tiles)):
-        bm, bn = sides[tiles[j, 0]], sides[tiles[j, 1]]
-        compute, fill = unit * 2.0 * bm * bn / p.sm_flops, unit * (bm + bn) * size / p.sm_fill
-        mixed[j] = (_raise(compute, power) + _raise(fill, power)) ** root
-        l2_rate[j] = unit * (bm + bn) * size / p.l2
-    to_dram, to_sustained, to_starved = unit * size / p.dram, unit * 2.0 / p.sustained_flops, unit * size / p.sm_dram
-    to_split = unit * 8.0 / p.split
-    per_working = 1.0 / np.maximum(np.arange(p.sms + 1), 1)
-    rows, columns = np.empty(len(sides), np.int64), np.empty(len(sides), np.int64)
-    for i in range(mnk.shape[0]):
-        m, n, k = mnk[i, 0], mnk[i, 1], float(mnk[i, 2])
-        for side in range(len(sides)):
-            # a multiplication for a division: half a unit keeps the quotient clear of whole numbers
-            rows[side] = int((m + sides[side] - 0.5) * per_side[side])
-            columns[side] = int((n + sides[side] - 0.5) * per_side[side])
-        outputs = float(m) * n
-        elements = (float(m) + n) * k + outputs
-        dram, sustained, starved = elements * to_dram, to_sustained * outputs * k, elements * to_starved
-        floor = max(dram, sustained, starved * per_sm)
-        fixed = _raise(dram, power) + _raise(sustained, power)
-        first, least = 0, np.inf
-        for j in range(len(tiles)):
-            blocks = rows[tiles[j, 0]] * columns[tiles[j, 1]] * k
-            bound[j] = launch + prologue + max(floor, blocks * l2_rate[j], blocks * mixed[j] * per_sm)
-            if bound[j] < least:
-                first, least = j, bound[j]
-        best = np.inf
-        for turn in range(-1, len(tiles)):
-            j = first if turn < 0 else turn
-            if turn == first or bound[j] >= best:
+def _raise_all(values, power, out):  # type: ignore[no-untyped-def]
+    """`_raise` over arrays, digit by digit of the power, so that the loops over elements vectorise."""
+    out[:] = 1.0
+    while power > 0:
+        if power & 1:
+            for j in range(len(out)):
+                out[j] *= values[j]
+        power >>= 1
+        if power > 0:
+            for j in range(len(out)):
+                values[j] *= values[j]
+
+
+@jit
+def _least_sum(terms, totals):  # type: ignore[no-untyped-def]
+    a, b, c = terms[0], terms[1], terms[2]
+    for j in range(len(totals)):
+        totals[j] = a[j] + b[j] + c[j]
+    least = 0
+    for j in range(len(totals)):
+        if totals[j] < totals[least]:
+            least = j
+    return least
+
+
+@jit(unchecked=True)
+def _with_split(best, blocks, l2, fixed, starved, outputs, k, splits, sms, power, rates):  # type: ignore[no-untyped-def]
+    """Least time of any tile with k split, if it is below `best`; with the tile, -1 where there is none, and split."""
+    launch, prologue, step, split = rates.fixed
+    split_byte, mixed, per_tile = rates.byte[2], rates.mixed, rates.tile
+    found, found_parts = -1, 1
+    cheapest = launch + prologue + split + split_byte * splits[1] * outputs
+    if k < splits[1] * MIN_SPLIT_K or cheapest >= best:
+        return best, found, found_parts
+    floor, root = fixed + _raise(starved / sms, power), 1.0 / power
+    most = max(_raise(best - cheapest, power) - floor, 0.0) ** root / k
+    thinnest = max(1.0 / splits[-1], MIN_SPLIT_K / k)
+    for j in range(len(blocks)):
+        # no split does less than this, at full use of the chip or in one thin wave
+        if blocks[j] * per_tile[j] >= most or thinnest * mixed[j] >= most:
+            continue
+        least, before = floor + _raise(blocks[j] * k * per_tile[j], power), best
+        for s in range(1, len(splits)):
+            parts = splits[s]
+            ctas, length = blocks[j] * parts, k / parts
+            if parts * MIN_SPLIT_K > k or ctas > MAX_SPLIT_WAVES * sms:
+                break
+            waves = np.floor((ctas + sms - 1 + 1e-6) / sms)
+            outside = launch + waves * prologue + split + split_byte * parts * outputs
+            inside = _raise(best - outside, power)
+            if outside >= best or least >= inside:
+                break  # what lies outside the norm only grows with the split
+            own, dram = waves * length * mixed[j], starved / min(ctas, sms)
+            if max(own, dram) >= best - outside:
                 continue
-            blocks = rows[tiles[j, 0]] * columns[tiles[j, 1]]
-            whole = fixed + _raise(blocks * k * l2_rate[j], power)  # L2 traffic is the same for every split
-            reach = bound[j] - launch - prologue
-            for s in range(len(splits)):
-                parts = splits[s]
-                ctas = blocks * parts
-                if parts > 1 and (parts * MIN_SPLIT_K > k or ctas > MAX_SPLIT_WAVES * p.sms):
-                    break
-                waves = int((ctas + p.sms - 1 + 1e-6) * per_sm)
-                outside = launch + waves * prologue
-                if parts > 1:
-                    outside += unit * p.split_s + to_split * parts * outputs
-                if outside + reach >= best:
-                    break  # what lies outside the norm only grows with the split
-                length = k * share[s]
-                total = whole + _raise(waves * length * mixed[j], power) + _raise(length * unit * p.step_s, power)
-                total += _raise(starved * per_working[min(ctas, p.sms)], power)
-                if best < np.inf and total >= _raise(best - outside, power):
-                    continue
-                best = outside + total**root
+            total = fixed + l2[j] + _raise(own, power) + _raise(length * step, power) + _raise(dram, power)
+            if total < inside:
+                best, found, found_parts = outside + total**root, j, parts
+        if best < before:
+            most = max(_raise(best - cheapest, power) - floor, 0.0) ** root / k
+    return best, found, found_parts
+
+
+@jit(unchecked=True)
+def _predict(mnk, tiles, sides, splits, sms, power, rates, out, tile_out, split_out):  # type: ignore[no-untyped-def]
+    # The p-norm's power is whole, so tilings are compared by multiplications alone; a root is taken only of a better
+    # one. Tiles with k whole come first: most shapes gain nothing from a split, and need not look at any.
+    root, count, per_side = 1.0 / power, len(tiles), 1.0 / sides
+    blocks, outside, terms = np.empty(count), np.empty(count), np.empty((3, count))
+    raised, totals = np.empty((3, count)), np.empty(count)
+    for i in range(mnk.shape[0]):
+        m, n, k = float(mnk[i, 0]), float(mnk[i, 1]), float(mnk[i, 2])
+        outputs = m * n
+        elements = (m + n) * k + outputs
+        starved = elements * rates.byte[1]
+        fixed = _raise(elements * rates.byte[0], power) + _raise(outputs * k * rates.flop, power)
+        _tile_grid(m, n, sides, per_side, tiles, blocks)
+        _unsplit(blocks, k, starved, sms, rates, outside, terms)
+        _raise_all(terms.reshape(3 * count), power, raised.reshape(3 * count))
+        whole = fixed + _raise(k * rates.fixed[2], power)
+        first = _least_sum(raised, totals)
+        best = outside[first] + (whole + totals[first]) ** root
+        tile_out[i] = first
+        for j in range(count):
+            if outside[j] < best and whole + totals[j] < _raise(best - outside[j], power):
+                best = outside[j] + (whole + totals[j]) ** root
                 tile_out[i] = j
-                split_out[i] = parts
-        out[i] = best / unit
+        best, j, parts = _with_split(best, blocks, raised[0], fixed, starved, outputs, k, splits, sms, power, rates)
+        split_out[i] = parts
+        if j >= 0:
+            tile_out[i] = j
+        out[i] = 1e-6 * best
 
 
 def check_shapes(mnk: object) -> Ints:
@@ -219,12 +298,14 @@ def explain(mnk: object, timing: GemmTiming, tiles: Ints) -> Tiling:
     """
     shapes = check_shapes(mnk)
     sides, places = np.unique(tiles, return_inverse=True)
+    where = places.reshape(tiles.shape)
+    rates = _rates(timing, sides.astype(np.float64), where)
     seconds = np.empty(len(shapes))
     chosen, split = np.zeros(len(shapes), dtype=np.int64), np.ones(len(shapes), dtype=np.int64)
-    where = places.reshape(tiles.shape)
 
     def run(part: slice) -> None:
-        _predict(shapes[part], where, sides, SPLITS, timing, seconds[part], chosen[part], split[part])
+        results = seconds[part], chosen[part], split[part]
+        _predict(shapes[part], where, sides, SPLITS, timing.sms, timing.overlap, rates, *results)
 
     in_chunks(run, len(shapes))
     return Tiling(seconds, tiles[chosen], split)
