@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import InputError
 from .experts import expert_templates, recorded_experts
-from .ops import Dim, Template, fit_dim
+from .ops import Dim, Shape, Template, fit_dim
 from .sites import MLPSite, dropped_blocks, gate_sites, weight_shape
 
 # names of projections over all families: the last parts of a module's path
@@ -29,6 +29,7 @@ NAMES = (
     (r"intermediate\.dense|up_proj|fc1|lin1|mlp\.c_fc|wi|wi_1|ffn", "up"),
     (r"pooler\.dense|pooler", "pooler"),
 )
+FACTORS = re.compile(r"\.(?:low_rank\.|terms\.\d+\.)?(lora_[AB]|kron_[UV])\.")  # GEMMs beside a linear layer
 BOTTLENECK = re.compile(r"\.adapter\.(down|up|gate)$")  # GEMMs that an adapter adds behind a linear layer
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh", "sigmoid", "hardtanh", "leaky_relu")
 # modules counted as one vector op, whatever they compute inside
@@ -125,7 +126,8 @@ class _Watch(TorchDispatchMode):
             if out.dim() >= 2:
                 self._note("residual", "vector", (out.numel(), 1, 1, 1))
         elif name in ("mul", "mul_") and isinstance(args[1], torch.Tensor) and args[0].shape == args[1].shape:
-            self._note("product", "vector", (out.numel(), 1, 1, 1))
+            width = out.shape[-1:].numel()  # apart: attention over a prefix is no product of one power of S
+            self._note("product", "vector", (width, 1, 1, out.shape[:-1].numel()))
 
 
 def _whole(module: Any) -> str | None:
@@ -150,9 +152,10 @@ def watch(model: Any, run: Callable[[], object], layers: Sequence[str] = ()) -> 
 def probe_ops(
     model: Any,
     runs: Sequence[Callable[[], object]],
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[Shape],
     sites: Sequence[MLPSite],
     inputs: Mapping[tuple[str, int], str] | None = None,
+    watcher: Callable[[Any, Callable[[], object], Sequence[str]], list[_Event]] = watch,
 ) -> list[Template]:
     """Return a model's op list from two runs on inputs of different shape.
 
@@ -162,12 +165,14 @@ def probe_ops(
         In evaluation mode.
     runs : two callables
         Each runs one forward pass.
-    shapes : two (sequences, tokens) pairs
-        Of the two runs; all four numbers different.
+    shapes : two (sequences, tokens) pairs, or with the tokens of a target
+        Of the two runs; all numbers that vary different primes.
     sites : sequence of MLPSite
         The model's sites, to name ops and layers by.
     inputs : mapping of (str, int) to str, optional
         Further recorded inputs: the site's name by module and call.
+    watcher : callable
+        Executes a run and returns what it executed.
 
     Raises
     ------
@@ -178,7 +183,7 @@ def probe_ops(
     layers = _layers([*sites, *dropped_blocks(model)])
     mixed = {site.module: site for site in sites if site.experts}
     with recorded_experts(model, sites):
-        first, second = (_collapsed(watch(model, run, list(layers)), mixed) for run in runs)
+        first, second = (_collapsed(watcher(model, run, list(layers)), mixed) for run in runs)
     if [(e.module, e.operator) for e in first] != [(e.module, e.operator) for e in second]:
         raise InputError("this model executes other operators on longer input; its ops cannot be listed")
     down = {(site.module, site.call): site for site in sites}
@@ -238,6 +243,8 @@ def _own_bytes(module: Any, claimed: set[int]) -> int:
     """Bytes of a module's own parameters and buffers that no earlier op has claimed: tied weights count once."""
     total = 0
     tensors = list(module.parameters(recurse=False))
+    # a weight with trained corrections is kept a level below its module
+    tensors += list(module.parametrizations.parameters()) if hasattr(module, "parametrizations") else []
     for tensor in tensors:
         if id(tensor) not in claimed:
             claimed.add(id(tensor))
@@ -267,7 +274,7 @@ def _name(event: _Event, path: str, before: Sequence[Template], down: set[str]) 
         return event.operator
     if event.operator == "bmm":
         return "scores" if not before or _last_matmul(before) != "scores" else "values"
-    adapter = re.search(r"\.(lora_[AB])\.", path + ".")
+    adapter = FACTORS.search(path + ".")
     base = path[: adapter.start()] if adapter else path
     if adapter and base in down:
         return f"down.{adapter.group(1).lower()}"
