@@ -17,8 +17,9 @@ import numpy as np
 
 from .batches import Batch, Tokens, collate, encode, padded, padding_token
 from .errors import InputError
-from .models import load_config, load_tokenizer, modality
+from .models import image_statistics, load_config, load_feature_extractor, load_tokenizer, modality
 from .splits import Split
+from .vision import PatchGrid
 
 IGNORED = -100  # what torch's cross entropy skips
 
@@ -30,9 +31,12 @@ class Inputs(ABC):
     ----------
     lengths : list of int
         Tokens of each item in the model's first stack.
+    targets : list of int
+        Tokens of each item in its second stack; empty where there is none.
     """
 
     lengths: list[int]
+    targets: list[int] = []
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -77,20 +81,21 @@ class PairInputs(Inputs):
     """Texts with target texts, for an encoder and a decoder."""
 
     def __init__(self, tokens: list[list[int]], targets: list[list[int]], pad: int, start: int, labelled: bool) -> None:
-        self.tokens, self.targets, self.pad, self.start, self.labelled = tokens, targets, pad, start, labelled
+        self.tokens, self.said, self.pad, self.start, self.labelled = tokens, targets, pad, start, labelled
         self.lengths = [len(row) for row in tokens]
+        self.targets = [max(1, len(row)) for row in targets]
 
     def batch(self, rows: Sequence[int], side: str = "right") -> Batch:
         """Return ``input_ids``, ``attention_mask`` and the targets shifted right as ``decoder_input_ids``."""
         made = collate(self.tokens, rows, self.pad)
-        shifted, labels, mask = shift_right([self.targets[r] for r in rows], self.pad, self.start)
+        shifted, labels, mask = shift_right([self.said[r] for r in rows], self.pad, self.start)
         masks = {"encoder": made.mask, "decoder": mask}
         inputs = made.inputs | {"decoder_input_ids": shifted}
         return replace(made, inputs=inputs, labels=labels if self.labelled else None, masks=masks)
 
     def fingerprint(self) -> bytes:
         """Return the token ids of both sides."""
-        return json.dumps([self.tokens, self.targets]).encode()
+        return json.dumps([self.tokens, self.said]).encode()
 
 
 def shift_right(targets: Sequence[Tokens], pad: int, start: int) -> tuple[Any, Any, Any]:
@@ -178,7 +183,7 @@ def _read_image(source: str | bytes) -> Any:
 
 
 def prepare(model: str, task: str, split: Split, max_length: int = 64) -> Inputs:
-    """Tokenize texts or resize images for a model.
+    """Tokenize texts, resize images or read speech for a model.
 
     Parameters
     ----------
@@ -189,7 +194,7 @@ def prepare(model: str, task: str, split: Split, max_length: int = 64) -> Inputs
     split : Split
         Items of one kind.
     max_length : int
-        Tokens kept of each item. An image becomes the largest square grid of patches that, with the model's special
+        Tokens kept of each text. An image becomes the largest square grid of patches that, with the model's special
         tokens, has no more of them, and is no larger than the model's own.
 
     Returns
@@ -211,13 +216,24 @@ def prepare(model: str, task: str, split: Split, max_length: int = 64) -> Inputs
     if wanted == "images":
         return _images(model, config, task, split, max_length)
     tokenizer = load_tokenizer(model)
-    tokens, pad = encode(tokenizer, split.texts, max_length), padding_token(tokenizer)
+    pad = padding_token(tokenizer)
+    if getattr(config, "is_encoder_decoder", False) and task in ("seq2seq", "features"):
+        targets, labelled = _targets(tokenizer, split, max_length), split.labels is not None
+        start = getattr(config, "decoder_start_token_id", None)
+        start = pad if start is None else int(start)
+        if wanted == "audio":
+            from .audio import SpeechInputs
+
+            extractor, heard = load_feature_extractor(model), int(config.max_source_positions)
+            return SpeechInputs(split.items, extractor, heard, targets, pad, start, labelled)
+        return PairInputs(encode(tokenizer, split.texts, max_length), targets, pad, start, labelled)
+    if wanted == "audio" or task == "seq2seq":
+        raise InputError(
+            f"task '{task}' does not fit model '{model}' ({config.model_type}); name another model or task"
+        )
+    tokens = encode(tokenizer, split.texts, max_length)
     if task == "causal-lm":
         return TextInputs(tokens, pad, predict_next=True)
-    if task == "seq2seq":
-        targets = _targets(tokenizer, split, max_length)
-        start = getattr(config, "decoder_start_token_id", None)
-        return PairInputs(tokens, targets, pad, pad if start is None else start, split.labels is not None)
     return TextInputs(tokens, pad, _labels(task, split))
 
 
@@ -247,23 +263,12 @@ def _labels(task: str, split: Split) -> Any:
 
 
 def _images(model: str, config: Any, task: str, split: Split, max_length: int) -> Inputs:
-    import inspect
-
-    import transformers
-
-    from .models import image_statistics
-
-    patch, own = (int(v if isinstance(v, int) else v[0]) for v in (config.patch_size, config.image_size))
-    special = (2 if config.model_type == "deit" else 1) + int(getattr(config, "num_register_tokens", 0) or 0)
-    whole = own // patch
-    forward = transformers.MODEL_MAPPING[type(config)].forward
-    flag = "interpolate_pos_encoding" in inspect.signature(forward).parameters
-    side = min(whole, int(max(0, max_length - special) ** 0.5))
-    if side < whole and not flag and not config.model_type.startswith("dinov2"):
-        side = whole  # its position embedding cannot be interpolated
+    grid = PatchGrid.of(config)
+    side = grid.within(max_length)
     if side < 1:
-        raise InputError(f"max_length {max_length}: an image needs at least {special + 1} tokens in model '{model}'")
-    extra = {"interpolate_pos_encoding": True} if flag and side != whole else {}
+        raise InputError(
+            f"max_length {max_length}: an image needs at least {grid.special + 1} tokens in model '{model}'"
+        )
     mean, deviation = image_statistics(model)
-    labels = _labels(task, split)
-    return ImageInputs(split.items, side * side + special, side * patch, mean, deviation, labels, extra)
+    tokens, labels = side * side + grid.special, _labels(task, split)
+    return ImageInputs(split.items, tokens, side * grid.patch, mean, deviation, labels, grid.arguments(side))

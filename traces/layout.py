@@ -52,10 +52,12 @@ class SiteMeta:
     values: str = ""  # "bf16" or "int8"
     experts: int = 0  # in a mixture of experts: how many there are,
     chosen: int = 0  # and how many a token goes through
+    stack: str = ""  # "encoder" or "decoder" of a model with both: it sees that stack's rows alone
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; what is not there is left out, so that it changes no content hash."""
-        extra = {name: getattr(self, name) for name in ("values", "experts", "chosen") if getattr(self, name)}
+        optional = ("values", "experts", "chosen", "stack")
+        extra = {name: getattr(self, name) for name in optional if getattr(self, name)}
         plain = {name: getattr(self, name) for name in ("name", "layer", "op", "k", "n", "weight")}
         return plain | {"variants": list(self.variants)} | extra
 

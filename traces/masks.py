@@ -263,7 +263,7 @@ class Site:
                 f"site '{self.name}' has no mask '{variant}'{did_you_mean(variant, self.variants)}; record with "
                 "thresholds=... or int8=True"
             )
-        chosen = self.trace.chosen(real_only, phase)
+        chosen = self.trace.chosen(real_only, phase, self.meta.stack)
         array = f"sites/{(self.source or self.meta).name}/mask" + (f"@{variant}" if variant else "")
         if self.source is not None:
             picked = (self.trace.choice(self.source.name) == self.expert) & chosen[:, None]
@@ -272,7 +272,7 @@ class Site:
 
     def rows(self, real_only: bool = True, phase: str | None = None) -> NDArray[np.int64]:
         """Return ``int64[M]``: which of the trace's rows the mask's are."""
-        chosen = self.trace.chosen(real_only, phase)
+        chosen = self.trace.chosen(real_only, phase, self.meta.stack)
         if self.source is None:
             return np.flatnonzero(chosen)
         return np.nonzero((self.trace.choice(self.source.name) == self.expert) & chosen[:, None])[0]
@@ -293,7 +293,7 @@ class Site:
         """
         if not self.meta.values:
             raise InputError(f"site '{self.name}' has no values; record with values='bf16' or 'int8'")
-        chosen = self.trace.chosen(real_only, phase)
+        chosen = self.trace.chosen(real_only, phase, self.meta.stack)
         return StoredValues(self.trace, self.meta, None if chosen.all() else chosen)
 
     def weight_mask(self) -> StoredMask | None:

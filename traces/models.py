@@ -60,6 +60,13 @@ def load_tokenizer(name: str) -> Any:
     return _guarded(name, lambda: AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=False))
 
 
+def load_feature_extractor(name: str) -> Any:
+    """Load what turns sound into a speech model's features."""
+    from transformers import AutoFeatureExtractor
+
+    return _guarded(name, lambda: AutoFeatureExtractor.from_pretrained(model_folder(name), trust_remote_code=False))
+
+
 def modality(config: Any) -> str:
     """Return what kind of item a model takes: ``text``, ``images`` or ``audio``."""
     if hasattr(config, "num_mel_bins"):

@@ -1,8 +1,9 @@
 """The full op list of a model: every GEMM, and the vector ops as element counts.
 
 A model is run twice on small inputs of different shape under a dispatch mode that sees each operator torch executes.
-A dimension that reads v1 and v2 in the two runs is written ``c B^i (S + o)^j`` with B the sequences and S the tokens
-of a sequence, so that the list holds for batches of any shape and needs no knowledge of the family.
+A dimension that reads v1 and v2 in the two runs is written ``c B^i (S + o)^j T^l`` with B the sequences, S the tokens
+of a sequence and T those of its target where a model has a decoder beside its encoder, so that the list holds for
+batches of any shape and needs no knowledge of the family.
 """
 
 from __future__ import annotations
@@ -60,22 +61,26 @@ class OpSpec:
         return self.m * self.k * self.n * self.repeat if self.kind == "gemm" else 0
 
 
+Shape = tuple[int, ...]  # sequences, tokens of each, and tokens of each target where there is a second stack
+
+
 @dataclass(frozen=True)
 class Dim:
-    """``c B^b (S + o)^s``."""
+    """``c B^b (S + o)^s T^t``."""
 
     c: int
     b: int = 0
     s: int = 0
     o: int = 0
+    t: int = 0
 
-    def at(self, batch: int, length: int) -> int:
-        """Evaluate for a batch of `batch` sequences of `length` tokens."""
-        return int(self.c * batch**self.b * (length + self.o) ** self.s)
+    def at(self, batch: int, length: int, target: int = 1) -> int:
+        """Evaluate for `batch` sequences of `length` tokens, and of `target` tokens in the second stack."""
+        return int(self.c * batch**self.b * (length + self.o) ** self.s * target**self.t)
 
     def to_list(self) -> list[int]:
-        """Return plain data."""
-        return [self.c, self.b, self.s, self.o]
+        """Return plain data; without a second stack as before there was one."""
+        return [self.c, self.b, self.s, self.o, *([self.t] if self.t else [])]
 
 
 @dataclass(frozen=True)
@@ -110,42 +115,47 @@ class Template:
         return cls(**(data | dims))
 
 
-def fit_dim(values: Sequence[int], shapes: Sequence[tuple[int, int]]) -> Dim:
-    """Find ``c B^b (S + o)^s`` through a dimension's value in two runs.
+def fit_dim(values: Sequence[int], shapes: Sequence[Shape]) -> Dim:
+    """Find ``c B^b (S + o)^s T^t`` through a dimension's value in two runs.
 
     Raises
     ------
     InputError
         If no such form fits: the model does something with its input's shape that a list of ops cannot hold.
     """
-    (v1, v2), ((b1, s1), (b2, s2)) = values, shapes
+    (v1, v2), (first, second) = values, shapes
     if v1 == v2:
         return Dim(v1)
-    for b, s in ((1, 1), (1, 0), (0, 1), (1, 2), (0, 2)):
-        scale1, scale2 = b1**b * s1**s, b2**b * s2**s
-        if v1 % scale1 == 0 and v2 % scale2 == 0 and v1 // scale1 == v2 // scale2:
-            return Dim(v1 // scale1, b, s)
-    for b in (0, 1):
+    powers = [(1, 1, 0), (1, 0, 0), (0, 1, 0), (1, 2, 0), (0, 2, 0)]
+    if len(first) > 2:
+        powers += [(b, s, t) for t in (1, 2) for b in (1, 0) for s in range(3 - t)]
+    for b, s, t in powers:
+        one, two = (Dim(1, b, s, 0, t).at(*shape) for shape in shapes)
+        if v1 % one == 0 and v2 % two == 0 and v1 // one == v2 // two:
+            return Dim(v1 // one, b, s, 0, t)
+    (b1, s1), (b2, s2) = first[:2], second[:2]
+    for b in (0, 1) if s1 != s2 else ():
         rest1, rest2 = v1 // b1**b, v2 // b2**b
         scale, left = divmod(rest2 - rest1, s2 - s1)
         offset, odd = divmod(rest1 - scale * s1, scale) if scale > 0 else (0, 1)
         if v1 % b1**b == 0 and v2 % b2**b == 0 and left == 0 and odd == 0:
             return Dim(scale, b, 1, offset)
     raise InputError(
-        f"an operator's dimension is {v1} for a batch of {b1} x {s1} tokens and {v2} for {b2} x {s2}; "
-        "this model's ops cannot be described by its batch's shape"
+        f"an operator's dimension is {v1} for a batch of {' x '.join(map(str, first))} tokens and {v2} for "
+        f"{' x '.join(map(str, second))}; this model's ops cannot be described by its batch's shape"
     )
 
 
-def expand(templates: Iterable[Template], shapes: Sequence[tuple[int, int]], passes: int | None = None) -> list[OpSpec]:
+def expand(templates: Iterable[Template], shapes: Sequence[Shape], passes: int | None = None) -> list[OpSpec]:
     """Evaluate templates over many inputs and join what is one operation.
 
     Parameters
     ----------
     templates : iterable of Template
         In execution order.
-    shapes : sequence of (int, int)
-        (sequences, tokens each) of every input; a single sequence of real tokens each, or whole padded batches.
+    shapes : sequence of (int, int) or (int, int, int)
+        (sequences, tokens each, tokens of each target) of every input; a single sequence of real tokens each, or whole
+        padded batches.
     passes : int, optional
         Forward passes these inputs took, if not one each.
 

@@ -1,18 +1,26 @@
-"""The forward passes of one planned batch: the prompt, then one pass for each generated token with a KV cache."""
+"""The forward passes of one planned batch: the prompt, then one pass for each generated token with a KV cache.
+
+An encoder and a decoder run in one pass: the trace then has the encoder's rows of that pass before the decoder's.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import Batch
+from .batches import Batch, stack_of
 from .errors import InputError
+from .models import modality
+from .ops import Shape
+from .vision import PatchGrid
 
-PREFILL, DECODE = 0, 1
+PREFILL, DECODE, ENCODE = 0, 1, 2
+# different primes, so that no dimension is mistaken for another: sequences, tokens, tokens of the target
+PROBES = ((2, 7, 5), (3, 11, 13))
 
 
 def virtual_tokens(model: Any) -> int:
@@ -25,10 +33,49 @@ def virtual_tokens(model: Any) -> int:
 
 def columns(batch: Batch, index: int, front: int = 0) -> dict[str, NDArray[np.int32]]:
     """Return the token columns of a prompt's rows, sequence by sequence; `front` virtual tokens come first in each."""
-    real = np.pad(batch.mask.numpy(), ((0, 0), (front, 0)), constant_values=True)
-    length = real.shape[1]
+    if batch.masks:
+        parts = [
+            _prompt(batch.rows, batch.masks["encoder"], index, ENCODE, front),
+            _prompt(batch.rows, batch.masks["decoder"], index, PREFILL),
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _prompt(batch.rows, batch.mask, index, PREFILL, front)
+
+
+def _prompt(rows: Any, mask: Any, batch: int, phase: int, front: int = 0) -> dict[str, NDArray[np.int32]]:
+    real = np.pad(mask.numpy(), ((0, 0), (front, 0)), constant_values=True)
     position = np.maximum(np.cumsum(real, axis=1) - 1, 0)
-    return _columns(np.repeat(batch.rows, length), position.ravel(), index, real.ravel(), PREFILL)
+    return _columns(np.repeat(rows, real.shape[1]), position.ravel(), batch, real.ravel(), phase)
+
+
+def site_stack(model: Any, site: str) -> str:
+    """Return which stack's rows a site sees: "" where the model has one alone, the decoder's for what is in neither."""
+    return (stack_of(site) or "decoder") if getattr(model.config, "is_encoder_decoder", False) else ""
+
+
+def spread(
+    arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[np.int32]], stacks: Mapping[str, str]
+) -> dict[str, NDArray[Any]]:
+    """Give every array of a pass a row for each of its tokens: zeros where those are the other stack's.
+
+    Parameters
+    ----------
+    arrays : mapping
+        By site, ``site@variant`` or ``site/part``, with the rows of the site's stack.
+    columns : mapping
+        The pass's token columns.
+    stacks : mapping of str to str
+        Each site's stack, as `site_stack` says.
+    """
+    encoder = columns["phase"] == ENCODE
+    made = {}
+    for key, rows in arrays.items():
+        stack = stacks[key.partition("/")[0].partition("@")[0]]
+        made[key] = rows
+        if stack:
+            made[key] = np.zeros((len(encoder), *rows.shape[1:]), dtype=rows.dtype)
+            made[key][encoder == (stack == "encoder")] = rows
+    return made
 
 
 def _columns(sequence: Any, position: Any, batch: int, real: Any, phase: int) -> dict[str, NDArray[np.int32]]:
@@ -107,12 +154,48 @@ def _inside(model: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return inner, {"inputs_embeds": embedded, "attention_mask": mask}
 
 
-def prompt_probe(model: Any, batch: int, length: int) -> Callable[[], object]:
-    """Return a pass over a prompt of the given shape, virtual tokens included."""
+def probe_shapes(model: Any) -> tuple[Shape, Shape]:
+    """Return two shapes to list a model's ops from: what its input fixes is the same in both.
+
+    They count virtual tokens.
+    """
+    config, front = model.config, virtual_tokens(model)
+    kind = modality(config)
+    fixed = 0
+    if kind == "audio":
+        fixed = int(config.max_source_positions)
+    elif kind == "images" and not (grid := PatchGrid.of(config)).any_size:
+        fixed = grid.side**2 + grid.special
+    (b1, s1, t1), (b2, s2, t2) = PROBES
+    first, second = (b1, fixed or front + s1), (b2, fixed or front + s2)
+    if getattr(config, "is_encoder_decoder", False):
+        return (*first, t1), (*second, t2)
+    return first, second
+
+
+def example(model: Any, batch: int, length: int, target: int = 0) -> dict[str, Any]:
+    """Return made-up inputs of a shape, virtual tokens not counted; an image becomes one row of patches."""
     import torch
 
-    ids = torch.ones((batch, length - virtual_tokens(model)), dtype=torch.long)
-    return lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    config = model.config
+    kind = modality(config)
+    if kind == "images":
+        grid = PatchGrid.of(config)
+        sides = (1, length - grid.special) if grid.any_size else (grid.side, grid.side)
+        pixels = torch.zeros((batch, config.num_channels, *(grid.patch * side for side in sides)))
+        return {"pixel_values": pixels, **(grid.extra if grid.any_size else {})}
+    made = {"decoder_input_ids": torch.ones((batch, target), dtype=torch.long)} if target else {}
+    if kind == "audio":
+        return {"input_features": torch.zeros((batch, config.num_mel_bins, 2 * config.max_source_positions)), **made}
+    ids = torch.ones((batch, length), dtype=torch.long)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **made}
+
+
+def prompt_probe(model: Any, *shape: int) -> Callable[[], object]:
+    """Return a pass over a prompt of the given shape, virtual tokens included."""
+    batch, length, *target = shape
+    given = example(model, batch, length - virtual_tokens(model), *target)
+    return lambda: model(**given)
 
 
 def decode_probe(model: Any, batch: int, keys: int) -> Callable[[], object]:

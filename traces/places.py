@@ -11,6 +11,7 @@ from .errors import InputError
 from .experts import expert_sites, has_experts
 from .layout import SiteMeta
 from .pack import Words, pack
+from .passes import site_stack
 from .probe import projection
 from .sites import MLPSite, find_sites, gate_sites, weight_shape
 
@@ -167,6 +168,7 @@ def site_metas(
             values=values,
             experts=s.experts,
             chosen=s.chosen,
+            stack=site_stack(model, s.name),
         )
         for s in sites
     ]

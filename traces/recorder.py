@@ -24,7 +24,7 @@ from .experts import recorded_experts
 from .folder import Folder
 from .inputs import prepare
 from .models import load_model
-from .passes import decode_probe, prompt_probe, run_batch, virtual_tokens
+from .passes import decode_probe, probe_shapes, prompt_probe, run_batch, spread, virtual_tokens
 from .places import Linked, places, site_metas
 from .plan import Plan, as_budget, choose_task, tuning_of
 from .probe import probe_ops
@@ -40,7 +40,6 @@ COMMIT_SECONDS = 5.0
 COMMIT_BYTES = 64 << 20
 PASSES = 8  # forward passes that may wait to be written,
 WAITING_BYTES = 64 << 20  # and their bytes
-PROBES = ((2, 7), (3, 11))  # four different primes, so that no dimension is mistaken for another
 DTYPES = ("float32", "bfloat16", "float16")
 Columns = dict[str, NDArray[np.int32]]
 
@@ -152,7 +151,7 @@ def record(
         raise InputError(f"dtype '{dtype}' is not known{did_you_mean(dtype or '', DTYPES)}")
     tuned = tuning_of(model, adapter)
     chosen = choose_task(model, tuned, task, new_tokens)
-    content = load_data(data, text=text or "text", label=label or ("label" if text is None else None))
+    content = load_data(data, text=text or "text", label=label or "label", task=chosen)
     split = content.test.head(budget.sequences(data, len(content.test)))
     if chosen != "seq2seq":  # where labels are what the decoder reads; elsewhere they change no activation
         split = replace(split, labels=None)
@@ -268,11 +267,11 @@ class _Session:
         return model.to(getattr(torch, self.facts["dtype"])) if "dtype" in self.facts else model
 
     def _attrs(self, model: Any, every: list[MLPSite], linked: Linked) -> dict[str, Any]:
-        config, tuned, front = model.config, self.settings.tuned, virtual_tokens(model)
+        config, tuned = model.config, self.settings.tuned
         measured = tuned["measurements"] if tuned else {}
         ops = {}
         for key, probe in (("ops", prompt_probe), ("ops_decode", decode_probe))[: 1 + bool(self.new_tokens)]:
-            shapes = [(batch, front + length) for batch, length in PROBES]
+            shapes = probe_shapes(model)
             templates = probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, every, linked)
             ops[key] = squeeze([t.to_dict() for t in templates])
         return (
@@ -362,7 +361,8 @@ class _Session:
                 f"activations are not finite ({listed}; sequences {rows.min()}..{rows.max()}); "
                 "check the model's weights and dtype, or allow them with allow_non_finite"
             )
-        writer.append(columns, arrays)
+        stacks = {meta.name: meta.stack for meta in writer.root.sites}
+        writer.append(columns, spread(arrays, columns, stacks) if any(stacks.values()) else arrays)
 
     def _commit(self, writer: Writer, worker: Worker, next_batch: int, clock: Clock, tap: SiteTap) -> None:
         state = {"next_batch": next_batch, "recorder": clock.facts(), "histograms": tap.histograms()}

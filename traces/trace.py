@@ -19,7 +19,7 @@ from .errors import CorruptError, InputError, did_you_mean
 from .folder import Folder
 from .layout import COLUMNS, UNSET, count_ones
 from .masks import Site, StoredRows
-from .ops import OpSpec, Template, expand, join
+from .ops import OpSpec, Shape, Template, expand, join
 from .store import Root, check_metadata, read_root, unsqueeze
 
 _BULKY = (
@@ -37,6 +37,7 @@ _BULKY = (
     "plan",
 )
 PHASES = ("prefill", "decode")
+ROW_PHASES = (*PHASES, "encode")  # an encoder's rows, beside those of the decoder that reads its output
 
 
 class Trace:
@@ -164,7 +165,7 @@ class Trace:
             columns[name] = values
         frame = pd.DataFrame(columns)
         frame["real"] = frame["real"].astype(bool)
-        frame["phase"] = pd.Categorical.from_codes(frame["phase"].to_numpy(), categories=list(PHASES))
+        frame["phase"] = pd.Categorical.from_codes(frame["phase"].to_numpy(), categories=list(ROW_PHASES))
         return frame
 
     @cached_property
@@ -183,8 +184,8 @@ class Trace:
         stored = self.root.attrs.get("hash")
         return str(stored) if stored else content_hash(self)
 
-    def chosen(self, real_only: bool, phase: str | None) -> NDArray[np.bool_]:
-        """Return ``bool[rows]``: the rows that are asked for.
+    def chosen(self, real_only: bool, phase: str | None, stack: str = "") -> NDArray[np.bool_]:
+        """Return ``bool[rows]``: the rows that are asked for; an encoder's belong to the phase ``prefill``.
 
         Raises
         ------
@@ -194,7 +195,10 @@ class Trace:
         if phase is not None and phase not in PHASES:
             raise InputError(f"phase '{phase}' is not known{did_you_mean(phase, PHASES)}")
         rows = self.real if real_only else np.ones(self.rows, dtype=bool)
-        return rows if phase is None else rows & (self.tokens["phase"] == phase).to_numpy()
+        said = self.tokens["phase"]
+        if stack:
+            rows = rows & ((said == "encode") == (stack == "encoder")).to_numpy()
+        return rows if phase is None else rows & ((said == "decode") == (phase == "decode")).to_numpy()
 
     def ops(self, real_only: bool = True, phase: str | None = None) -> list[OpSpec]:
         """Return every operation of the model over this trace.
@@ -245,21 +249,26 @@ class Trace:
             if rows
         ]
 
-    def _phase_ops(self, key: str, shapes: list[tuple[int, int]], phase: str) -> list[OpSpec]:
+    def _phase_ops(self, key: str, shapes: list[Shape], phase: str) -> list[OpSpec]:
         templates = [Template.from_dict(data) for data in unsqueeze(self.root.attrs[key])]
         rows = self.tokens[self.tokens["phase"] == phase]
         return expand(templates, shapes, passes=rows["batch"].nunique()) if len(rows) else []
 
-    def _prompts(self, real_only: bool) -> list[tuple[int, int]]:
-        """(sequences, tokens) of what was run: each sequence alone, or whole padded batches."""
-        frame = self.tokens[self.tokens["phase"] == "prefill"]
-        if real_only:
-            lengths = frame[frame["real"]].groupby("sequence", sort=True).size()
-            return [(1, int(length)) for length in lengths]
-        batches = frame.groupby("batch", sort=True)
-        return [(g["sequence"].nunique(), len(g) // g["sequence"].nunique()) for _, g in batches]
+    def _prompts(self, real_only: bool) -> list[Shape]:
+        """(sequences, tokens) of what was run, with a decoder beside the encoder (sequences, tokens, target's tokens).
 
-    def _steps(self, real_only: bool) -> list[tuple[int, int]]:
+        Each sequence alone, or whole padded batches.
+        """
+        frame = self.tokens[self.tokens["phase"] != "decode"]
+        if real_only:
+            frame = frame[frame["real"]]
+        order = ["encode", "prefill"] if (frame["phase"] == "encode").any() else ["prefill"]
+        by = frame.groupby("sequence" if real_only else "batch", sort=True)
+        many = by["sequence"].nunique()
+        rows = [frame[frame["phase"] == phase].groupby(by.keys, sort=True).size() for phase in order]
+        return [(int(many[i]), *(int(part.get(i, 0)) // int(many[i]) for part in rows)) for i in many.index]
+
+    def _steps(self, real_only: bool) -> list[Shape]:
         """(sequences, keys) of each decoding pass; the keys are those in the cache and the token's own."""
         frame = self.tokens[self.tokens["phase"] == "decode"]
         if real_only:
