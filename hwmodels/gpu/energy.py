@@ -81,5 +81,5 @@ def clock_share_under_limit(dynamic_w: Floats | float, idle_w: float, limit_w: f
     """
     if limit_w <= idle_w:
         raise InputError(f"power limit {limit_w} W is not above the idle power {idle_w} W")
-    room = (limit_w - idle_w) / np.maximum(dynamic_w, np.finfo(np.float64).tiny)
-    return np.asarray(np.minimum(1.0, np.minimum(room, 1.0) ** (1.0 / 3.0)))
+    room_w = limit_w - idle_w
+    return np.asarray((room_w / np.maximum(dynamic_w, room_w)) ** (1.0 / 3.0))

@@ -1,8 +1,8 @@
 """Kernels under test, in Triton: compaction, gathers, in-kernel skipping, tile skipping.
 
-Loops run to compile-time bounds, and what lies past the number of active rows is masked off: a launch needs no
-number from the device, so all of it can sit in a CUDA graph. Sums over rows are split over programs and added up in
-a second kernel in a fixed order: no atomics, the same bits at every run.
+Loops run to compile-time bounds, and what lies past the number of active rows is masked off, or to a number that an
+earlier kernel left on the device: a launch needs no number from there, so all of it can sit in a CUDA graph. Sums over
+rows are split over programs and added up in a second kernel in a fixed order: no atomics, the same bits at every run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import triton.language as tl
 COMPACT_BLOCK = 1024
 GATHER_ROWS = 64
 MAX_TOKENS = 16
+TILE_STAGES = 3
 
 
 @triton.jit
@@ -183,26 +184,41 @@ def flag_blocks(x, live, m, k, blocks, rows: tl.constexpr, width: tl.constexpr):
 
 
 @triton.jit
+def list_live(live, listing, count, blocks, max_blocks: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Ascending list of the K blocks that each token tile needs, and how many."""
+    tile = tl.program_id(0)
+    block = tl.arange(0, max_blocks)
+    flag = tl.load(live + tile * blocks + block, mask=block < blocks, other=0)
+    tl.store(listing + tile * blocks + tl.cumsum(flag, axis=0) - flag, block, mask=flag > 0)
+    tl.store(count + tile, tl.sum(flag, axis=0))
+
+
+@triton.jit
 def tile_skip(  # type: ignore[no-untyped-def]
-    x, weight, live, out, m, n, k, blocks: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, width: tl.constexpr
-):
-    """Dense GEMM that passes over the K blocks its token tile does not need."""
-    row = tl.program_id(0) * rows + tl.arange(0, rows)
+    x, weight, listing, count, out, m, n, k, blocks,
+    rows: tl.constexpr, columns: tl.constexpr, width: tl.constexpr, stages: tl.constexpr,
+):  # fmt: skip
+    """Dense GEMM over the K blocks that its token tile needs.
+
+    The loop runs over a list, without a branch, so that the loads of the next blocks are under way while one is
+    multiplied; a test inside the loop would keep the compiler from overlapping them.
+    """
+    tile = tl.program_id(0)
+    row = tile * rows + tl.arange(0, rows)
     column = tl.program_id(1) * columns + tl.arange(0, columns)
     total = tl.zeros((rows, columns), dtype=tl.float32)
-    for block in range(0, blocks):
-        if tl.load(live + tl.program_id(0) * blocks + block) != 0:
-            inner = block * width + tl.arange(0, width)
-            a = tl.load(
-                x + row[:, None].to(tl.int64) * k + inner[None, :],
-                mask=(row[:, None] < m) & (inner[None, :] < k),
-                other=0.0,
-            )
-            b = tl.load(
-                weight + inner[:, None].to(tl.int64) * n + column[None, :],
-                mask=(inner[:, None] < k) & (column[None, :] < n),
-                other=0.0,
-            )
-            total += tl.dot(a, b)
+    for i in tl.range(0, tl.load(count + tile), num_stages=stages):
+        inner = tl.load(listing + tile * blocks + i) * width + tl.arange(0, width)
+        a = tl.load(
+            x + row[:, None].to(tl.int64) * k + inner[None, :],
+            mask=(row[:, None] < m) & (inner[None, :] < k),
+            other=0.0,
+        )
+        b = tl.load(
+            weight + inner[:, None].to(tl.int64) * n + column[None, :],
+            mask=(inner[:, None] < k) & (column[None, :] < n),
+            other=0.0,
+        )
+        total += tl.dot(a, b)
     inside = (row[:, None] < m) & (column[None, :] < n)
     tl.store(out + row[:, None].to(tl.int64) * n + column[None, :], total.to(out.dtype.element_ty), mask=inside)

@@ -286,13 +286,16 @@ def _tile_skip_gemm(p: Problem, width: int = 64) -> Variant:
     out, reference = _result(p)
     rows, columns = (64 if m <= 64 else 128), 128
     tiles, blocks = -(-m // rows), -(-k // width)
-    live = torch.empty((tiles, blocks), device=p.x.device, dtype=torch.int32)
+    live, listing = (torch.empty((tiles, blocks), device=p.x.device, dtype=torch.int32) for _ in range(2))
+    count = torch.empty(tiles, device=p.x.device, dtype=torch.int32)
 
     def run() -> None:
         kernels.flag_blocks[(tiles, blocks)](p.x, live, m, k, blocks, rows=rows, width=width)
+        kernels.list_live[(tiles,)](live, listing, count, blocks, max_blocks=_power(blocks))
         kernels.tile_skip[(tiles, -(-n // columns))](
-            p.x, p.w, live, out, m, n, k, blocks=blocks, rows=rows, columns=columns, width=width, num_warps=rows // 16
-        )
+            p.x, p.w, listing, count, out, m, n, k, blocks, rows=rows, columns=columns, width=width,
+            stages=kernels.TILE_STAGES, num_warps=rows // 16,
+        )  # fmt: skip
 
     return Variant(run, out, reference)
 

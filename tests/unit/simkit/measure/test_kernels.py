@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +81,51 @@ def test_tile_skip_really_passes_over_blocks() -> None:
     p.w[64:128] = float("nan")  # read, these rows would spoil every output
     made.run()
     assert torch.isfinite(made.out).all()
+
+
+def test_a_token_tile_without_a_non_zero_is_zero() -> None:
+    p = fresh(200, 256, 32, 1.0)
+    p.x[:128] = 0  # the whole first tile
+    p.x[128:, 64:] = 0
+    made = build("tile_skip_gemm", Problem(p.x, p.w, p.x != 0))
+    assert check("tile_skip_gemm", made) < 1e-5
+    assert not made.out[:128].any()
+
+
+COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+
+from simkit.measure import kernels
+
+types = dict.fromkeys(("x", "weight", "out"), "*bf16") | dict.fromkeys(("listing", "count"), "*i32")
+numbers = dict.fromkeys(("m", "n", "k", "blocks"), "i32")
+fixed = {"rows": 128, "columns": 128, "width": 64, "stages": kernels.TILE_STAGES}
+names = kernels.tile_skip.arg_names
+signature = {name: {**types, **numbers}.get(name, "constexpr") for name in names}
+aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in ("x", "weight", "out", "n", "k")}
+made = compile(
+    ASTSource(kernels.tile_skip, signature, fixed, aligned),
+    target=GPUTarget("cuda", CAPABILITY, 32),
+    options={"num_warps": 8},
+)
+text = made.asm["ttgir"]
+print(text.count("async_copy_global_to_local"), text.count("scf.if"))
+"""
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_tile_skip_loads_ahead_of_the_product(capability: int, tmp_path: Path) -> None:
+    """Compiled for a GPU that need not be here: operands are fetched asynchronously, and no branch is in the way."""
+    pytest.importorskip("triton.backends.nvidia", reason="Triton has no NVIDIA back end here")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    code = COMPILE.replace("CAPABILITY", str(capability))
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-500:]
+    copies, branches = map(int, done.stdout.split())
+    assert copies >= 2 * 2  # both operands, before the loop and in it
+    assert branches == 0
 
 
 def test_gather_never_reads_rows_that_are_not_needed() -> None:
