@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from . import plots
     from .cite import cite
     from .compare import compare_methods
+    from .cost import TuningCost, tuning_cost
     from .plots.style import paper
     from .replay import arch, load_trace, replay
     from .result import Result, load_result
@@ -41,6 +42,8 @@ _WHERE = {
     "validate": "validate",
     "cite": "cite",
     "compare_methods": "compare",
+    "TuningCost": "cost",
+    "tuning_cost": "cost",
     "table": "tables",
     "paper": "plots.style",
     "plots": "plots",
@@ -48,6 +51,7 @@ _WHERE = {
 
 __all__ = [
     "Result",
+    "TuningCost",
     "__version__",
     "arch",
     "cite",
@@ -59,6 +63,7 @@ __all__ = [
     "replay",
     "sweep",
     "table",
+    "tuning_cost",
     "validate",
 ]
 

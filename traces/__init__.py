@@ -41,6 +41,7 @@ _HOME = {
     "slice_trace": "edit",
     "synthesise": "synthetic",
     "tune": "tuning",
+    "tuning_step": "step",
 }
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from .models import load_model as load_model
     from .ops import OpSpec as OpSpec
     from .recorder import record as record
+    from .step import tuning_step as tuning_step
     from .synthetic import synthesise as synthesise
     from .trace import Trace as Trace
     from .trace import open_trace as open_trace

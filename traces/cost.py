@@ -7,10 +7,8 @@ adapters, prompts and masks need no rules of their own.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,16 +16,14 @@ import torch
 
 from .batches import Batch
 from .errors import InputError
-from .masks import Site, StoredMask
 from .models import modality
 from .ops import OpSpec, Template, expand
-from .pack import Words, pack, unpack
 from .passes import virtual_tokens
 from .probe import _Event, _Watch, probe_ops
 from .sites import MLPSite, find_sites
 
 if TYPE_CHECKING:
-    from .trace import Trace
+    pass
 
 PROBES = ((2, 7), (3, 11))  # four different primes, as when a trace is recorded
 RELU_LIKE = ("ReLU", "ShiftedReLU", "SquaredReLU")  # their derivative is zero exactly where their value is
@@ -206,103 +202,6 @@ def loss_of(net: Any, batch: Batch, task: str) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), targets)
 
 
-class Transposed:
-    """A recorded mask by neuron: what the gradient of a weight is summed over are tokens."""
-
-    def __init__(self, mask: StoredMask) -> None:
-        self._words: Words = pack(np.ascontiguousarray(unpack(mask.words(), mask.shape[1]).T))
-        self.shape = mask.shape[::-1]
-
-    def blocks(self, rows: int = 4096) -> Any:
-        """Yield consecutive ``uint64[rows, words]``."""
-        for first in range(0, len(self._words), rows):
-            yield self._words[first : first + rows]
-
-    def popcount(self) -> int:
-        """Count the non-zero elements."""
-        return int(np.bitwise_count(self._words).sum())
-
-
-@dataclass(frozen=True)
-class StepSite:
-    """A recorded site of the step's batch, as it is or transposed."""
-
-    site: Site
-    keep: Any
-    transposed: bool = False
-
-    def mask(self) -> StoredMask | Transposed:
-        """Return the mask of the step's tokens."""
-        trace = self.site.trace
-        mask = StoredMask(trace, f"sites/{self.site.name}/mask", trace.rows, self.site.k, self.keep)
-        return Transposed(mask) if self.transposed else mask
-
-    def weight_mask(self) -> Any:
-        """Return the recorded mask of the weight, for the forward GEMM alone."""
-        return None if self.transposed else self.site.weight_mask()
-
-
-@dataclass
-class TrainingStep:
-    """One step of a tuning, in the form in which a trace is replayed.
-
-    Parameters
-    ----------
-    name : str
-        Shown in results.
-    steps : StepOps
-        What it executes.
-    batch, length : int
-        Sequences, and tokens of each.
-    facts : dict
-        Model and tuning.
-    sites : mapping
-        Recorded masks, where there are any.
-    memory : dict
-        Estimated bytes, see `traces.memory`.
-    """
-
-    name: str
-    steps: StepOps
-    batch: int
-    length: int
-    facts: dict[str, Any]
-    sites: Mapping[str, StepSite] = field(default_factory=dict)
-    memory: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of the step, padding included."""
-        return self.batch * self.length
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """Plain data for a result."""
-        return self.facts | {"step": {"batch": self.batch, "length": self.length}, "memory": self.memory}
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 over the ops and the masks' trace."""
-        digest = hashlib.sha256(json.dumps([asdict(op) for op in self.ops()], sort_keys=True).encode())
-        for site in self.sites.values():
-            digest.update(site.site.trace.hash.encode() + np.packbits(site.keep).tobytes())
-        return digest.hexdigest()
-
-    def ops(self, real_only: bool = True, phase: str | None = None) -> list[OpSpec]:
-        """Return every operation of the step; a step has no padding to leave out and no phases."""
-        return [self._linked(op) for op in self.steps.at(self.batch, self.length)]
-
-    def _linked(self, op: OpSpec) -> OpSpec:
-        held = {name: getattr(op, name) for name in ("input_site", "output_site") if getattr(op, name) in self.sites}
-        return replace(op, **({"input_site": None, "output_site": None} | held))
-
-    @property
-    def macs(self) -> dict[str, int]:
-        """Multiply-accumulates of the forward and of the backward pass."""
-        forward = sum(op.macs for op in expand(self.steps.forward, [(self.batch, self.length)]))
-        return {"forward": forward, "backward": sum(op.macs for op in self.ops()) - forward}
-
-
 def masked(steps: StepOps, net: Any) -> StepOps:
     """Say which ops of a step a recorded mask of the MLP's activations bears on.
 
@@ -329,24 +228,3 @@ def _marked(template: Template, site: MLPSite | None, net: Any) -> Template:
         "down.grad_input": replace(template, output_site=site.name),
         "up.grad_input": replace(template, input_site=site.name),
     }.get(template.op, template)
-
-
-def recorded_sites(trace: Trace) -> tuple[dict[str, StepSite], int, int]:
-    """Return the masks of a trace's middle batch (by length), and its sequences and tokens, padding included.
-
-    Raises
-    ------
-    InputError
-        If the trace holds decoded tokens, which no training step has.
-    """
-    tokens = trace.tokens
-    if (tokens["phase"] == "decode").any():
-        raise InputError(f"trace '{trace.name}' holds decoded tokens; record without new_tokens for a training step")
-    batches = tokens.groupby("batch", sort=True).size().index.to_numpy()
-    keep = (tokens["batch"] == batches[len(batches) // 2]).to_numpy()
-    sequences = int(tokens["sequence"][keep].nunique())
-    sites = {}
-    for site in trace.sites.values():
-        sites[site.name] = StepSite(site, keep)
-        sites[f"{site.name}^T"] = StepSite(site, keep, transposed=True)
-    return sites, sequences, int(keep.sum()) // sequences
