@@ -73,6 +73,7 @@ def measure(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of bundles; the package's own.")] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds; the campaign's own by default.")] = None,
     trace: Annotated[str | None, typer.Option(help="With sparse: a trace whose masks are measured too.")] = None,
+    meter: Annotated[str, typer.Option(help="What reads a GPU's energy: nvml, or zeus.")] = "nvml",
     pending: Annotated[bool, typer.Option("--pending", help="Say which campaigns lack a bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -90,7 +91,7 @@ def measure(
     elif campaign is None or campaign == "import":
         raise InputError("say a campaign (simkit measure smoke), 'import FILE', or --pending")
     else:
-        bundle = measuring.run_campaign(campaign, device=device, out=out, budget_s=budget, trace=trace)
+        bundle = measuring.run_campaign(campaign, device=device, out=out, budget_s=budget, trace=trace, meter=meter)
         rows = [
             {"campaign": campaign, "bundle": str(bundle or ""), "state": "done" if bundle else "unfinished: run again"}
         ]

@@ -170,6 +170,7 @@ def run_campaign(
     out: str | Path | None = None,
     budget_s: float | None = None,
     trace: str | None = None,
+    meter: str = "nvml",
 ) -> Path | None:
     """Measure what is left of a campaign within its budget.
 
@@ -185,6 +186,8 @@ def run_campaign(
         Seconds of measuring; each campaign has its own.
     trace : str, optional
         Recorded trace whose masks join the Bernoulli ones in ``sparse``.
+    meter : str
+        What reads a GPU's energy: ``nvml``, ``zeus``, or one of the entry-point group ``simkit.meters``.
 
     Returns
     -------
@@ -211,7 +214,7 @@ def run_campaign(
         from .gpu_campaigns import gpu_campaign, gpu_here
 
         where = gpu_here(device)
-        campaign = gpu_campaign(name, where, trace)
+        campaign = gpu_campaign(name, where, trace, meter)
     path = bundle_path(where, name, folder)
     done = _go(campaign, Journal(path), budget, name)
     if done is None:

@@ -12,7 +12,7 @@ from hwmodels import load_arch
 
 from ..errors import InputError, UnavailableError
 from .campaigns import POINTS, Campaign, Point, Row, gpu_devices, sparse_points
-from .meters import CudaMeter, NvmlMeter, Reading, require_cuda, sane
+from .meters import CudaMeter, NvmlMeter, Reading, energy_meter, require_cuda, sane
 from .variants import Problem, build, check, problem
 
 COLD_FACTOR = 3  # operands in rotation take this many times the L2
@@ -46,10 +46,10 @@ def gpu_here(wanted: str | None) -> str:
     return here
 
 
-def gpu_campaign(name: str, device: str, trace: str | None = None) -> Campaign:
+def gpu_campaign(name: str, device: str, trace: str | None = None, meter: str = "nvml") -> Campaign:
     """Points of a campaign and how to measure them on the GPU at hand."""
     torch = require_cuda()
-    bench = GpuBench(float(load_arch(device).memory.activation_buffer.value), trace)
+    bench = GpuBench(float(load_arch(device).memory.activation_buffer.value), trace, meter)
     facts = {"torch": torch.__version__, "cuda": torch.version.cuda, **bench.facts()}
     if name == "record":
         from .record_campaign import measure_record, record_points
@@ -70,16 +70,21 @@ class GpuBench:
         L2 size, for cold operands.
     trace : str, optional
         Trace whose masks are the recorded ones.
+    meter : str
+        What reads energy: ``nvml``, ``zeus``, or one of the entry-point group ``simkit.meters``.
     """
 
-    def __init__(self, l2_bytes: float, trace: str | None = None) -> None:
+    def __init__(self, l2_bytes: float, trace: str | None = None, meter: str = "nvml") -> None:
         self.torch = require_cuda()
         self.l2_bytes = l2_bytes
         self.trace = trace
         self.clock = CudaMeter()
+        self.meter = meter
         try:
-            self.nvml: NvmlMeter | None = NvmlMeter()
+            self.nvml: NvmlMeter | None = energy_meter(meter)
         except UnavailableError:
+            if meter != "nvml":
+                raise
             self.nvml = None
         self.shared = 0 if self.nvml is None else max(0, self.nvml.facts()["processes"] - 1)
 
@@ -87,7 +92,7 @@ class GpuBench:
         """Provenance of the device."""
         if self.nvml is None:
             return {"gpu": self.torch.cuda.get_device_name(0), "nvml": "absent"}
-        return self.nvml.facts()
+        return {**self.nvml.facts(), "energy_meter": self.meter}
 
     def measure(self, point: Point) -> Row:
         """Measure one point: seconds (median), raw repeats, state, and the flaw if it has one."""
@@ -207,6 +212,7 @@ class GpuBench:
             "seconds": found.seconds / count,
             "joules": found.joules / count,
             "idle_w": found.idle_w,
+            **found.powers._asdict(),
             "flaw": sane([found.seconds], found.reading),
             **_state(found.reading),
             **facts,

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
+from hwmodels.errors import nearest
+
 from ..errors import InputError, UnavailableError
 
 WARM_S, LOOP_S, COOL_S = 2.0, 5.0, 1.0
@@ -33,12 +35,21 @@ class Reading(NamedTuple):
     throttle: int
 
 
+class Powers(NamedTuple):
+    """Power at one moment by scope, W: the GPU, its whole module, its memory; None where the driver does not tell."""
+
+    gpu_w: float | None
+    module_w: float | None
+    memory_w: float | None
+
+
 class Energy(NamedTuple):
-    """Joules of one call, seconds of one call, idle watts, and the state at the end."""
+    """Joules of one call, seconds of one call, idle watts, mean power by scope, and the state at the end."""
 
     joules: float
     seconds: float
     idle_w: float
+    powers: Powers
     reading: Reading
 
 
@@ -159,6 +170,19 @@ class NvmlMeter:
             int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),
         )
 
+    def powers(self) -> Powers:
+        """Read the power now, by scope: the memory's own is what an HBM byte costs, told apart from the chip's."""
+        nvml = self.nvml
+        scopes = (nvml.NVML_POWER_SCOPE_GPU, nvml.NVML_POWER_SCOPE_MODULE, nvml.NVML_POWER_SCOPE_MEMORY)
+        try:
+            found = nvml.nvmlDeviceGetFieldValues(
+                self.handle, [(nvml.NVML_FI_DEV_POWER_INSTANT, scope) for scope in scopes]
+            )
+        except nvml.NVMLError:
+            return Powers(None, None, None)
+        # a scope that the board does not measure is answered with an error of its own, or with nothing
+        return Powers(*(v.value.uiVal * 1e-3 if v.nvmlReturn == 0 and v.value.uiVal else None for v in found))
+
     def _tick(self) -> tuple[float, float]:
         """Wait for the counter to move: (time, joules) at that moment."""
         before = self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)
@@ -206,21 +230,60 @@ class NvmlMeter:
         Energy
         """
         torch = require_cuda()
+        seen: list[Powers] = []
 
         def step() -> int:
             for _ in range(batch):
                 run()
+            seen.append(self.powers())  # while the batch is still under way
             torch.cuda.synchronize()
             return batch
 
         begun = time.monotonic()
         while time.monotonic() - begun < WARM_S:
             step()
+        seen.clear()
         joules, span, calls = self._between_ticks(step, loop_s)
         reading = self.reading()
         idle = self.idle_watts()
         time.sleep(COOL_S)
-        return Energy(joules / calls, span / calls, idle, reading)
+        return Energy(joules / calls, span / calls, idle, _mean_powers(seen), reading)
+
+
+class ZeusMeter(NvmlMeter):
+    """Energy by a window of Zeus's monitor instead of the counter's own ticks; clocks and power still by NVML.
+
+    Raises
+    ------
+    UnavailableError
+        If zeus, nvidia-ml-py, the driver or the energy counter is missing.
+    """
+
+    name = "zeus"
+
+    def __init__(self, index: int = 0) -> None:
+        if find_spec("zeus") is None:
+            raise UnavailableError("zeus is not installed; pip install 'zeroskip[zeus]', or measure with --meter nvml")
+        super().__init__(index)
+        from zeus.monitor import ZeusMonitor  # type: ignore[import-not-found]
+
+        self.monitor = ZeusMonitor(gpu_indices=[index])
+
+    def _between_ticks(self, step: Callable[[], int], seconds: float) -> tuple[float, float, int]:
+        self.monitor.begin_window(self.name)
+        begun, calls = time.monotonic(), 0
+        while time.monotonic() - begun < seconds:
+            calls += step()
+        found = self.monitor.end_window(self.name)
+        return float(found.total_energy), float(found.time), calls
+
+
+def _mean_powers(seen: Sequence[Powers]) -> Powers:
+    means = []
+    for scope in zip(*seen, strict=True):
+        told = [watts for watts in scope if watts is not None]
+        means.append(float(np.mean(told)) if told else None)
+    return Powers(*means) if means else Powers(None, None, None)
 
 
 class ReplayMeter:
@@ -258,10 +321,26 @@ class ReplayMeter:
 
 def known_meters() -> dict[str, Any]:
     """Meters by name: ours, and those of the entry-point group ``simkit.meters``."""
-    found: dict[str, Any] = {meter.name: meter for meter in (CudaMeter, NvmlMeter, ReplayMeter)}
+    found: dict[str, Any] = {meter.name: meter for meter in (CudaMeter, NvmlMeter, ZeusMeter, ReplayMeter)}
     for point in entry_points(group="simkit.meters"):
         found[point.name] = point.load()
     return found
+
+
+def energy_meter(name: str) -> Any:
+    """Make the meter that energy is read by.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name, or it does not measure energy.
+    UnavailableError
+        If what it needs is missing here.
+    """
+    meters = {key: meter for key, meter in known_meters().items() if hasattr(meter, "energy")}
+    if name not in meters:
+        raise InputError(f"no energy meter '{name}'" + nearest(name, meters))
+    return meters[name]()
 
 
 def _text(value: object) -> str:

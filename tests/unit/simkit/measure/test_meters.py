@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ import torch
 
 from simkit.errors import InputError, UnavailableError
 from simkit.measure import meters
-from simkit.measure.meters import NvmlMeter, Reading, ReplayMeter, require_cuda, sane
+from simkit.measure.meters import NvmlMeter, Powers, Reading, ReplayMeter, energy_meter, require_cuda, sane
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -33,6 +33,15 @@ class _Clock:
 
     def __init__(self) -> None:
         self.now, self.joules, self.counter, self.ticked = 0.0, 0.0, 0.0, 0.0
+        self.milliwatts: dict[int, int | None] = {0: 300_000, 1: 340_000, 2: 70_000}
+
+    def fields(self, handle: int, wanted: list[tuple[int, int]]) -> list[SimpleNamespace]:
+        """Instant power by scope; one that the board does not measure is answered with an error code."""
+        assert {field for field, _ in wanted} == {186}
+        told = [self.milliwatts[scope] for _, scope in wanted]
+        return [
+            SimpleNamespace(nvmlReturn=0 if mw is not None else 3, value=SimpleNamespace(uiVal=mw or 0)) for mw in told
+        ]
 
     def spend(self, seconds: float, watts: float) -> None:
         self.now += seconds
@@ -53,6 +62,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     nvml.nvmlDeviceGetClockInfo = lambda handle, kind: 1980
     nvml.nvmlDeviceGetTemperature = lambda handle, kind: 50
     nvml.nvmlDeviceGetCurrentClocksThrottleReasons = lambda handle: 0
+    nvml.NVML_FI_DEV_POWER_INSTANT = 186
+    nvml.NVML_POWER_SCOPE_GPU, nvml.NVML_POWER_SCOPE_MODULE, nvml.NVML_POWER_SCOPE_MEMORY = 0, 1, 2
+    nvml.nvmlDeviceGetFieldValues = clock.fields
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.setattr(meters, "find_spec", lambda name: True)
     monkeypatch.setattr(meters.time, "monotonic", lambda: clock.now)
@@ -70,6 +82,70 @@ def test_energy_is_read_between_ticks_and_idle_beside_it(device: _Clock) -> None
     assert found.joules == pytest.approx(3.0, rel=0.05)
     assert found.idle_w == pytest.approx(100.0, rel=0.05)
     assert found.reading == Reading(1.98e9, 50.0, 0)
+
+
+def test_power_of_the_memory_is_told_apart_where_the_driver_offers_it(device: _Clock) -> None:
+    meter = NvmlMeter()
+    assert meter.powers() == Powers(300.0, 340.0, 70.0)
+    work = lambda: device.spend(0.01, 300.0)  # noqa: E731
+    assert meter.energy(work).powers == Powers(300.0, 340.0, 70.0)
+    device.milliwatts[2] = None
+    assert meter.energy(work).powers == Powers(300.0, 340.0, None)
+
+
+def test_a_driver_without_the_field_gives_no_power_and_all_else(device: _Clock) -> None:
+    meter = NvmlMeter()
+
+    def refuse(handle: int, wanted: list[tuple[int, int]]) -> None:
+        raise meter.nvml.NVMLError("not supported")
+
+    meter.nvml.nvmlDeviceGetFieldValues = refuse
+    found = meter.energy(lambda: device.spend(0.01, 300.0))
+    assert found.powers == Powers(None, None, None)
+    assert found.joules == pytest.approx(3.0, rel=0.05)
+
+
+class _Monitor:
+    """Zeus's monitor on the same device: exact joules between the ends of a window."""
+
+    device: _Clock
+
+    def __init__(self, gpu_indices: list[int]) -> None:
+        assert gpu_indices == [0]
+        self.open: dict[str, tuple[float, float]] = {}
+
+    def begin_window(self, key: str) -> None:
+        self.open[key] = self.device.joules, self.device.now
+
+    def end_window(self, key: str) -> SimpleNamespace:
+        joules, begun = self.open.pop(key)
+        return SimpleNamespace(total_energy=self.device.joules - joules, time=self.device.now - begun)
+
+
+def test_zeus_is_an_alternative(device: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeus: Any = ModuleType("zeus")
+    zeus.monitor = ModuleType("zeus.monitor")
+    zeus.monitor.ZeusMonitor = type("ZeusMonitor", (_Monitor,), {"device": device})
+    monkeypatch.setitem(sys.modules, "zeus", zeus)
+    monkeypatch.setitem(sys.modules, "zeus.monitor", zeus.monitor)
+    found = energy_meter("zeus").energy(lambda: device.spend(0.01, 300.0))
+    assert found.joules == pytest.approx(3.0, rel=1e-9)
+    assert found.seconds == pytest.approx(0.01, rel=1e-9)
+    assert found.idle_w == pytest.approx(100.0, rel=1e-9)
+    assert found.powers.memory_w == 70.0
+
+
+def test_energy_meters_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no energy meter 'zeuss'; did you mean 'zeus'"):
+        energy_meter("zeuss")
+    with pytest.raises(InputError, match="no energy meter 'replay'"):
+        energy_meter("replay")  # answers, but measures nothing
+    monkeypatch.setattr(meters, "find_spec", lambda name: None)
+    with pytest.raises(UnavailableError, match=r"zeus is not installed; pip install 'zeroskip\[zeus\]'"):
+        energy_meter("zeus")
+    third = SimpleNamespace(name="mine", load=lambda: type("Mine", (), {"energy": lambda self: 1}))
+    monkeypatch.setattr(meters, "entry_points", lambda group: [third] if group == "simkit.meters" else [])
+    assert energy_meter("mine").energy() == 1
 
 
 def test_a_counter_that_stands_still_is_told(device: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
