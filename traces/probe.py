@@ -29,7 +29,7 @@ NAMES = (
     (r"intermediate\.dense|up_proj|fc1|lin1|mlp\.c_fc|wi|wi_1|ffn", "up"),
     (r"pooler\.dense|pooler", "pooler"),
 )
-FACTORS = re.compile(r"\.(?:low_rank\.|terms\.\d+\.)?(lora_[AB]|kron_[UV])\.")  # GEMMs beside a linear layer
+FACTORS = re.compile(r"\.(?:low_rank\.|kronecker\.\d+\.)?(lora_[AB]|kron_[UV])\.")  # GEMMs beside a linear layer
 BOTTLENECK = re.compile(r"\.adapter\.(down|up|gate)$")  # GEMMs that an adapter adds behind a linear layer
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh", "sigmoid", "hardtanh", "leaky_relu")
 # modules counted as one vector op, whatever they compute inside

@@ -37,6 +37,11 @@ class LowRank(torch.nn.Module):
 def matrix(module: torch.nn.Module) -> torch.Tensor:
     """Return a linear module's weight as (outputs, inputs), a view: transformers' Conv1D keeps it transposed."""
     weight: torch.Tensor = module.weight.detach()  # type: ignore[operator,assignment]
+    return as_kept(module, weight)
+
+
+def as_kept(module: torch.nn.Module, weight: torch.Tensor) -> torch.Tensor:
+    """Turn an (outputs, inputs) matrix into the form in which a module keeps it, or back."""
     return weight.T if type(module).__name__.endswith("Conv1D") else weight
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .lowrank import LowRank, Wrapped, matrix
+from .lowrank import LowRank, Wrapped, as_kept, matrix
 
 
 class KroneckerTerm(torch.nn.Module):
@@ -32,6 +32,18 @@ class KroneckerTerm(torch.nn.Module):
         return y
 
 
+class KroneckerSum(torch.nn.ModuleList):
+    """Some Kronecker terms, and the matrix that they sum to."""
+
+    def forward(self) -> torch.Tensor:
+        """Return sum_k U_k (x) V_k, (m p, n q)."""
+        u = torch.stack([term.kron_U.weight for term in self])
+        v = torch.stack([term.kron_V.weight for term in self])
+        (_, m, n), (_, p, q) = u.shape, v.shape
+        product = u.flatten(1).T @ v.flatten(1)  # the rearranged matrix
+        return product.view(m, n, p, q).transpose(1, 2).reshape(m * p, n * q)
+
+
 class KroneckerLinear(Wrapped):
     """W_res x + sum_k (U_k (x) V_k) x, with the residual frozen.
 
@@ -40,8 +52,9 @@ class KroneckerLinear(Wrapped):
     base_layer : torch.nn.Module
         The linear layer; the terms' first values are taken out of its weight.
     u : tensor (r, m, n)
+        The terms' first values,
     v : tensor (r, p, q)
-        The terms' first values, each with the square root of the singular value in it.
+        each with the square root of the singular value in it.
     low_rank : LowRank, optional
         A low-rank pair beside the terms.
     """
@@ -50,36 +63,28 @@ class KroneckerLinear(Wrapped):
         self, base_layer: torch.nn.Module, u: torch.Tensor, v: torch.Tensor, low_rank: LowRank | None = None
     ) -> None:
         super().__init__(base_layer)
-        self.terms = torch.nn.ModuleList(KroneckerTerm(left, right) for left, right in zip(u, v, strict=True))
+        self.kronecker = KroneckerSum(KroneckerTerm(left, right) for left, right in zip(u, v, strict=True))
         self.low_rank = low_rank
-        matrix(base_layer).sub_(self.kronecker_sum().detach())
-
-    def kronecker_sum(self) -> torch.Tensor:
-        """Return sum_k U_k (x) V_k, (outputs, inputs), with a graph."""
-        u = torch.stack([term.kron_U.weight for term in self.terms])
-        v = torch.stack([term.kron_V.weight for term in self.terms])
-        (_, m, n), (_, p, q) = u.shape, v.shape
-        product = u.flatten(1).T @ v.flatten(1)  # the rearranged matrix
-        return product.view(m, n, p, q).transpose(1, 2).reshape(m * p, n * q)
+        matrix(base_layer).sub_(self.kronecker().detach())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply to (..., inputs)."""
         y: torch.Tensor
         if self.training:
             # one product of the layer's own size is faster in training than many small ones and their transposes
-            weight = matrix(self.base_layer) + self.kronecker_sum()
-            y = torch.nn.functional.linear(x, weight, self.base_layer.bias)  # type: ignore[arg-type]
+            weight = as_kept(self.base_layer, matrix(self.base_layer) + self.kronecker())
+            y = torch.func.functional_call(self.base_layer, {"weight": weight}, (x,))
         else:
             y = self.base_layer(x)
             rows = x.reshape(-1, x.shape[-1])
-            total = torch.stack([term(rows) for term in self.terms]).sum(0)
+            total = torch.stack([term(rows) for term in self.kronecker]).sum(0)
             y = y + total.view(len(rows), -1, total.shape[-1]).transpose(1, 2).reshape(y.shape)
         return y if self.low_rank is None else y + self.low_rank(x)
 
     def unwrap(self) -> torch.nn.Module:
         """Return the base layer with the terms folded into its weight."""
         weight = matrix(self.base_layer)
-        weight.add_(self.kronecker_sum().detach())
+        weight.add_(self.kronecker().detach())
         if self.low_rank is not None:
             weight.add_(self.low_rank.delta().detach())
         return self.base_layer

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiny_families import build, inputs
 
 import traces
+from traces.cost import PROBES, step_ops
 from traces.errors import InputError
 from traces.sites import find_sites
 from traces.tuning import LoRA, Training, Tuning, load_tuned, tune
@@ -178,3 +179,17 @@ def test_ops_of_the_merged_and_of_the_unmerged_model(
     assert gemms == [op for op in base if op.kind == "gemm"]
     assert sum("kron" in op.op for op in apart) == 2 * 2 * 2 * 6  # layers, terms, factors, matrices
     assert all(op.has_weight and op.weight_bytes == 4 * op.k * op.n for op in apart if "kron" in op.op)
+
+
+def test_gemms_of_a_training_step() -> None:
+    net = wrapped(build("bert"), Soka(rank=3)).train()
+    runs = [lambda b=b, s=s: net(**inputs("bert", b, s)).logits.sum() for b, s in PROBES]
+    step = step_ops(net, runs)
+    (m, p), (n, q) = factor_pair(24), factor_pair(40)
+    composed = [op for op in step.at(2, 7) if op.op.startswith("kronecker") and op.layer == 1 and op.n == p * q]
+    down = [op for op in step.at(2, 7) if op.op.startswith("down") and op.layer == 1]
+    assert [(op.m, op.k) for op in composed if "grad" not in op.op] == [(m * n, 3)] * 2  # of up and of down
+    assert [(op.op, op.m, op.k, op.n) for op in down] == [
+        ("down", 14, 40, 24), ("down.grad_input", 14, 24, 40), ("down.grad_weight", 40, 14, 24)
+    ]  # fmt: skip
+    assert down[0].weight_bytes == 4 * (24 * 40 + 24)
