@@ -184,11 +184,11 @@ def tuning_step(
     """
     from .memory import step_memory
     from .models import default_task
-    from .tuning.result import build_model, open_result
+    from .tuning.result import MEASUREMENTS, build_model, open_result
 
     decided = None
-    if Path(str(tuning)).is_dir():
-        done = open_result(str(tuning))
+    if isinstance(tuning, (str, Path)) and (Path(tuning) / MEASUREMENTS).is_file():
+        done = open_result(tuning)
         plan, facts = done.tuning, done.measurements
         model, wanted, labels = facts["model"], facts["task"], facts["labels"]
         decided = _decided(done.path)
