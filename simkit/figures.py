@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FORMATS = (".png", ".pdf", ".svg")
-Source = Literal["result", "traces", "points", "table", "nothing"]
+Source = Literal["result", "traces", "points", "table", "measured", "nothing"]
 # what each is, for people
 SOURCES: dict[Source, str] = {
     "result": "results (Parquet, or a folder of parts)",
     "traces": "traces",
     "points": "results, or a sweep's or search's table of points",
     "table": "a table (CSV or Parquet)",
+    "measured": "a file of measurements, or a device",
     "nothing": "the package's own results",
 }
 
@@ -38,6 +39,7 @@ class Drawer(NamedTuple):
 def drawers() -> dict[str, Drawer]:
     """Return what `draw_to_file` knows, by name."""
     from . import gap, plots
+    from .measure import drawn
     from .rtl.figure import energy_from_gates
 
     return {
@@ -61,6 +63,10 @@ def drawers() -> dict[str, Drawer]:
         "entropy": Drawer("traces", plots.entropy),
         "gap": Drawer("traces", gap.plot),
         "agreement": Drawer("table", plots.predicted_measured),
+        "error-bands": Drawer("measured", drawn.error_bands),
+        "predicted": Drawer("measured", drawn.predicted),
+        "speedup-measured": Drawer("measured", drawn.speedup_measured),
+        "joules-density": Drawer("measured", drawn.joules_density),
         "gates": Drawer("nothing", energy_from_gates),
     }
 
@@ -145,6 +151,8 @@ def _load(name: str, source: Source, inputs: Sequence[str]) -> tuple[Any, list[s
         return None, []
     if not inputs:
         raise InputError(f"figure '{name}' is drawn from {SOURCES[source]}; give at least one")
+    if source == "measured":
+        return list(inputs), list(inputs)
     if source == "traces":
         loaded = [load_trace(path) for path in inputs]
         return loaded, [trace.hash for trace in loaded]

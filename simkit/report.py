@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -17,34 +15,13 @@ import pandas as pd
 
 from .cite import cite
 from .errors import InputError
-from .report_facts import SUMMARY, arch_rows, layer_table, run_facts, trace_rows, validation_rows
+from .report_charts import MAX_ROWS, chart_data, charts, sparse_ops
+from .report_facts import SUMMARY, arch_rows, run_facts, trace_rows, validation_rows
 from .result import Result
 from .tables import table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from matplotlib.axes import Axes
-
     from traces import Trace
-
-# A table of more rows is cut, with a note: a browser sorts this many at once, and the Parquet file has them all.
-MAX_ROWS = 3000
-LABELS = {
-    "arch": "design",
-    "tuning": "tuning",
-    "op": "op",
-    "layer": "layer",
-    "accuracy": "held-out accuracy",
-    "density": "density of MACs",
-    "speedup": "speed-up over dense (×)",
-    "energy_per_token": "energy per token (nJ)",
-    "power_w": "power (W)",
-    "cycles": "cycles",
-    "stall_cycles": "DRAM stall cycles",
-    "energy": "energy (µJ)",
-    "latency_ms": "latency (ms)",
-}
 
 
 def write_report(
@@ -61,7 +38,7 @@ def write_report(
     title : str
         Heading.
     traces : sequence of Trace, optional
-        Adds the density figures.
+        Adds the map of density over layers and token positions.
 
     Returns
     -------
@@ -96,7 +73,7 @@ def render(result: Result, title: str, traces: Sequence[Trace]) -> str:
     scripts = [_template("vendor/plot.min.js"), _template("report.js")]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     # "<" cannot end the element early, and JSON has another spelling for it
-    data = json.dumps(_chart_data(result), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    data = json.dumps(chart_data(result, traces), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return environment.from_string(_template("report.html.j2")).render(
         title=title,
         lead=_lead(result),
@@ -128,19 +105,15 @@ def _count(number: int, noun: str) -> str:
 
 
 def _sections(result: Result, traces: Sequence[Trace]) -> Iterator[dict[str, Any]]:
-    only = _sparse_ops(result)
+    only = sparse_ops(result)
     tables = [summary_table(result, None, "The whole model" if only else "")]
     if only:
         tables.insert(0, summary_table(result, only, "Down-projections: the GEMMs whose input the tuning made sparse"))
     yield _section("summary", "Summary", tables=tables)
-    yield _section("explore", "Explore", charts=_charts(result))
-    yield _section("figures", "Figures", figures=list(_figures(result, traces, only)))
-    layers = layer_table(result)
-    texts = [] if len(layers) <= MAX_ROWS else [f"The first {MAX_ROWS:,} of {len(layers):,} rows."]
-    columns = {name: name.replace("_", " ") for name in layers}
-    columns |= {"m": "M", "k": "K", "n": "N", "speedup": "speed-up", "latency_ms": "latency (ms)"}
-    columns |= {"energy_uj": "energy (µJ)", "arch": "design"}
-    yield _section("layers", "Layer by layer", texts=texts, tables=[table_of(layers.head(MAX_ROWS), columns)])
+    yield _section("figures", "Figures", charts=charts(result, traces))
+    count = len(result.ops)
+    texts = [] if count <= MAX_ROWS else [f"The first {MAX_ROWS:,} of {count:,} rows."]
+    yield _section("layers", "Layer by layer", texts=texts, data="layers")
     yield _section("traces", "Models and traces", tables=[table_of(*trace_rows(result))])
     yield _section("designs", "Designs and how far they were validated", **_designs(result))
     yield _section("provenance", "Provenance", facts=run_facts(result))
@@ -158,11 +131,6 @@ def _designs(result: Result) -> dict[str, Any]:
         tables.append(table_of(checks, columns, "Checks against what others measured or published"))
     text = "Every number in a design has a source; the counts say how many were measured, published, or assumed."
     return {"tables": tables, "texts": [text]}
-
-
-def _sparse_ops(result: Result) -> str | None:
-    ops = set(result.frame["op"])
-    return "down" if "down" in ops and len(ops) > 1 else None
 
 
 def with_accuracy(result: Result, table: pd.DataFrame) -> pd.DataFrame:
@@ -203,116 +171,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:,.4g}"
     return f"{value:,}"
-
-
-def _figures(result: Result, traces: Sequence[Trace], only: str | None) -> Iterator[dict[str, str]]:
-    from . import plots
-
-    part = "the down-projections" if only else "all ops"
-    drawn: list[tuple[str, Callable[[], Axes]]] = []
-    if traces:
-        drawn.append(("Density of the down-projection's input by layer", lambda: plots.density_by_layer(traces)))
-        sparsest = min(traces, key=lambda trace: sum(site.density() for site in trace.sites.values()))
-        text = f"Density by layer and token position, {plots.density.tuning_name(sparsest)}"
-        drawn.append((text, lambda: plots.density_map(sparsest)))
-    drawn += [
-        (f"Speed-up of {part} over the design's dense baseline", lambda: plots.speedup_bars(result, ops=only)),
-        ("Speed-up in cycles against density, layer by layer", lambda: plots.speedup_density(result)),
-        (
-            f"Energy per token of {part} by component; whiskers span the energy table's ranges",
-            lambda: plots.energy_breakdown(result, ops=only),
-        ),
-        (f"Where the time of {part} goes", lambda: plots.stall_breakdown(result, ops=only)),
-        (f"Accuracy against energy per token of {part}", lambda: plots.accuracy_energy(result, ops=only)),
-        ("Roofline: above the line is work that was skipped", lambda: plots.roofline(result)),
-    ]
-    for text, draw in drawn:
-        try:
-            yield _figure(draw(), text)
-        except InputError:
-            continue  # not every result has accuracies, DRAM traffic or archs that are known here
-
-
-def _figure(ax: Axes, alt: str) -> dict[str, str]:
-    import matplotlib as mpl
-    from matplotlib import pyplot as plt
-
-    from .plots.style import rc
-
-    buffer = io.BytesIO()
-    with mpl.rc_context(rc()):
-        ax.figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(ax.figure)  # type: ignore[arg-type]
-    return {"alt": alt, "svg": base64.b64encode(buffer.getvalue()).decode()}
-
-
-def _charts(result: Result) -> list[dict[str, Any]]:
-    measured = any("accuracy" in run["trace"].get("measurements", {}) for run in result.meta["runs"].values())
-    figures = [(name, LABELS[name]) for name in ("energy_per_token", "speedup", "density", "cycles", "power_w")]
-    accuracy = [("accuracy", LABELS["accuracy"])] if measured else []
-    scopes = (
-        [("all", "the whole model")]
-        if not _sparse_ops(result)
-        else [("down", "down-projections"), ("all", "the whole model")]
-    )
-    archs = list(dict.fromkeys(result.frame["arch"]))
-    layers = layer_table(result)
-    ops = sorted(set(layers["op"]), key=lambda op: (op != "down", op))
-    metrics = ("density", "speedup", "energy", "cycles", "stall_cycles")
-    return [
-        {
-            "kind": "tradeoff",
-            "title": "Trade-off between tunings and designs",
-            "hint": "Hover or tap a marker for its figures. A line joins the tunings of one design.",
-            "choices": [
-                ("x", figures),
-                ("y", accuracy + [f for f in figures if f[0] != "energy_per_token"]),
-                ("scope", scopes),
-            ],
-        },
-        {
-            "kind": "layers",
-            "title": "Layer by layer",
-            "hint": "Hover or tap a marker for its figures.",
-            "choices": [
-                ("y", [(name, LABELS[name]) for name in metrics]),
-                ("arch", [(name, name) for name in sorted(archs, key=lambda a: _is_dense(result, a))]),
-                ("op", [(name, name) for name in ops]),
-            ],
-        },
-    ]
-
-
-def _is_dense(result: Result, arch: str) -> bool:
-    """Whether a design gained nothing: those that did are offered first."""
-    rows = result.ops[result.ops["arch"] == arch]
-    return bool((rows["cycles"] >= rows["dense_cycles"]).all())
-
-
-def _chart_data(result: Result) -> dict[str, Any]:
-    from .plots.style import PALETTE
-
-    only = _sparse_ops(result)
-    runs = []
-    for scope, ops in (("down", only), ("all", None)):
-        if scope == "down" and not only:
-            continue
-        table = with_accuracy(result, result.summary(ops))
-        table = table.assign(scope=scope, energy_per_token=table["energy_per_token_pj"] / 1e3)
-        kept = ["scope", "arch", "tuning", "density", "speedup", "energy_per_token", "power_w", "cycles", "accuracy"]
-        runs += _records(table, kept)
-    layers = layer_table(result).rename(columns={"energy_uj": "energy"}).head(MAX_ROWS)
-    kept = ["arch", "tuning", "layer", "op", "density", "speedup", "energy", "cycles", "stall_cycles"]
-    return {"labels": LABELS, "palette": PALETTE[:6], "runs": runs, "layers": _records(layers, kept)}
-
-
-def _records(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
-    rows = table[[name for name in columns if name in table]].to_dict("records")
-    return [{str(key): _json(value) for key, value in row.items()} for row in rows]
-
-
-def _json(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

@@ -158,12 +158,17 @@ def plot(
 def report(
     result: Annotated[Path, typer.Argument(help="Result (Parquet).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Heading.")] = "Replay report",
+    trace: Annotated[
+        list[str] | None, typer.Option("--trace", help="A trace whose density is mapped too; repeat for several.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about a result."""
     import simkit as sk
     from simkit.report import write_report
 
-    typer.echo(write_report(sk.load_result(result), out))
+    traces = [sk.load_trace(path) for path in trace or []]
+    typer.echo(write_report(sk.load_result(result), out, title=title, traces=traces))
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False) -> None:

@@ -126,23 +126,12 @@ def density_map(trace: Trace | Sequence[Trace], ax: Axes | None = None, *, op: s
     from matplotlib.colors import LogNorm
 
     trace = one_trace(trace, "density_map")
-    sites = sites_of(trace, op)
-    rows = max(site.mask().shape[0] for site in sites)
-    at, label = token_positions(trace, rows)
-    edges = np.unique(np.linspace(0, at.max() + 1, min(bins, int(at.max()) + 1) + 1).astype(int))
-    column = np.searchsorted(edges, at, side="right") - 1
-    grid = np.full((len(sites), len(edges) - 1), np.nan)
-    for row, site in enumerate(sites):
-        if site.mask().shape[0] != rows:
-            continue
-        count = np.bincount(column, minlength=len(edges) - 1)
-        total = np.bincount(column, weights=row_densities(site.mask()), minlength=len(edges) - 1)
-        grid[row] = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    edges, layers, grid, label = position_densities(trace, op, bins)
     ax = axes(ax, 0.5)
     seen = grid[np.isfinite(grid) & (grid > 0)]
     wide = seen.size > 0 and seen.max() / seen.min() > 20
     scale: Any = {"norm": LogNorm()} if wide else {"vmin": 0.0, "vmax": float(np.nanmax(grid))}
-    levels = [site.layer - 0.5 for site in sites]
+    levels = [layer - 0.5 for layer in layers]
     # a zero cell has no logarithm: it takes the darkest colour, not a hole
     shown = np.where(grid > 0, grid, seen.min()) if wide else grid
     image = ax.pcolormesh(edges, [*levels, levels[-1] + 1], shown, rasterized=True, **scale)
@@ -154,6 +143,31 @@ def density_map(trace: Trace | Sequence[Trace], ax: Axes | None = None, *, op: s
     ax.figure.colorbar(image, ax=ax, label="density", fraction=0.05, pad=0.03)
     ax.set_title(f"{tuning_name(trace)}: input of {op}", loc="left")
     return ax
+
+
+def position_densities(
+    trace: Trace, op: str, bins: int
+) -> tuple[NDArray[np.int64], list[int], NDArray[np.float64], str]:
+    """Average the density of each layer over token positions.
+
+    Returns
+    -------
+    int64[columns + 1], list of int, float64[layers, columns], str
+        Edges of the columns, layers, densities (NaN where there is no token), and what the positions are.
+    """
+    sites = sites_of(trace, op)
+    rows = max(site.mask().shape[0] for site in sites)
+    at, label = token_positions(trace, rows)
+    edges = np.unique(np.linspace(0, at.max() + 1, min(bins, int(at.max()) + 1) + 1).astype(np.int64))
+    column = np.searchsorted(edges, at, side="right") - 1
+    grid = np.full((len(sites), len(edges) - 1), np.nan)
+    for row, site in enumerate(sites):
+        if site.mask().shape[0] != rows:
+            continue
+        count = np.bincount(column, minlength=len(edges) - 1)
+        total = np.bincount(column, weights=row_densities(site.mask()), minlength=len(edges) - 1)
+        grid[row] = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return edges, [site.layer for site in sites], grid, label
 
 
 def row_densities(mask: Any) -> NDArray[np.float64]:

@@ -55,12 +55,9 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
         name, key = meta["arch"]["name"], meta["arch"]["hash"]
         if name not in chosen and name in set(table["arch"]):
             chosen[name] = given[key] if key in given else arch_of(meta)
-    table = table.assign(op=table["op"].map(_merged_names(table)))
-    sums = table.groupby(["arch", "tuning", "op"], sort=False)[["macs", "latency_s", "dram_bytes"]].sum().reset_index()
-    sums = sums[sums["dram_bytes"] > 0]
+    sums = op_points(result, ops)
     if sums.empty:
         raise InputError("no op in this result moves a byte of DRAM; a roofline needs traffic")
-    sums = sums.assign(intensity=sums["macs"] / sums["dram_bytes"], rate=sums["macs"] / sums["latency_s"])
     ax = axes(ax, 0.8)
     reach = np.array([sums["intensity"].min() / 3, sums["intensity"].max() * 3])
     names = list(dict.fromkeys(sums["op"]))
@@ -86,6 +83,15 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
     ax.tick_params(labelsize=points() - 1)
     legend_above(ax, handles, labels)
     return ax
+
+
+def op_points(result: Result, ops: Ops = None) -> pd.DataFrame:
+    """One row for each arch, tuning and op: dense MACs per DRAM byte (``intensity``) and per second (``rate``)."""
+    table = op_table(result, ops)
+    table = table.assign(op=table["op"].map(_merged_names(table)))
+    sums = table.groupby(["arch", "tuning", "op"], sort=False)[["macs", "latency_s", "dram_bytes"]].sum().reset_index()
+    sums = sums[(sums["dram_bytes"] > 0) & (sums["latency_s"] > 0)]
+    return sums.assign(intensity=sums["macs"] / sums["dram_bytes"], rate=sums["macs"] / sums["latency_s"])
 
 
 def _merged_names(table: pd.DataFrame) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn_traces import DrawnTrace, drawn_traces
+from drawn_traces import LAYERS, TOKENS, DrawnTrace, drawn_traces
 
 import simkit as sk
 from simkit.report import write_report
@@ -66,13 +66,69 @@ def open_page(browser: Any, page_file: Path) -> Iterator[Any]:
     assert not troubles
 
 
+KINDS = ("speedup", "energy", "tradeoff", "time", "layers", "roofline", "map")
+
+
+def drawing(page: Any, kind: str) -> Any:
+    return page.locator(
+        f"figure[data-chart={kind}] .canvas > svg, figure[data-chart={kind}] .canvas > figure > svg"
+    ).last
+
+
 def test_figures_are_there(open_page: Any) -> None:
     page = open_page()
-    images = page.eval_on_selector_all(".figures img", "all => all.map(i => [i.naturalWidth, i.alt])")
-    assert len(images) >= 7
-    assert all(width > 100 and alt for width, alt in images)
-    marks = page.locator("figure[data-chart=tradeoff] svg").last.locator("[aria-label=dot] > *")
-    assert marks.count() == 4 * len(ARCHS)
+    assert page.eval_on_selector_all("figure[data-chart]", "all => all.map(f => f.dataset.chart)") == list(KINDS)
+    runs = 4 * len(ARCHS)
+    assert drawing(page, "tradeoff").locator("[aria-label=dot] > *").count() == runs
+    assert drawing(page, "speedup").locator("[aria-label=bar] > *").count() == runs
+    assert drawing(page, "energy").locator("[aria-label=bar] > *").count() > 2 * runs
+    assert drawing(page, "energy").locator("[aria-label=rule] > *").count() == runs
+    assert drawing(page, "time").locator("[aria-label=bar] > *").count() >= runs
+    assert drawing(page, "roofline").locator("[aria-label=dot] > *").count() == 2 * 4  # two ops, four tunings
+    assert drawing(page, "roofline").locator("[aria-label=line] > *").count() == 1
+    assert drawing(page, "map").locator("[aria-label=cell] > *").count() == LAYERS * TOKENS // 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_figure_tips_and_has_its_table(open_page: Any, kind: str) -> None:
+    page = open_page()
+    marks = drawing(page, kind).locator("[aria-label=dot] > *, [aria-label=bar] > *, [aria-label=cell] > *")
+    box = marks.nth(marks.count() // 2)
+    box.scroll_into_view_if_needed()
+    box.hover(force=True)
+    tip = drawing(page, kind).locator("[aria-label=tip]")
+    tip.locator("text").wait_for(timeout=5000)
+    assert ":" in tip.text_content()
+    figure = page.locator(f"figure[data-chart={kind}]")
+    assert figure.locator("td").count() == 0
+    figure.locator("summary").focus()
+    page.keyboard.press("Enter")
+    table = figure.locator("details table")
+    table.locator("tbody tr").first.wait_for()
+    assert table.locator("th").count() == table.locator("tbody tr").first.locator("td").count() >= 3
+    value = page.evaluate("kind => tables[{speedup: 'runs', tradeoff: 'runs'}[kind] || kind].length", kind)
+    assert 0 < table.locator("tbody tr").count() <= value
+    table.locator("th button").last.click()
+    values = table.locator("tbody tr td:last-child").evaluate_all("all => all.map(c => Number(c.dataset.value))")
+    assert values == sorted(values)
+
+
+def test_pareto_front_is_of_points_that_none_beats(open_page: Any) -> None:
+    page = open_page()
+    rows = [{"x": 1, "accuracy": 0.5}, {"x": 2, "accuracy": 0.4}, {"x": 3, "accuracy": 0.9}, {"x": 3, "accuracy": 0.8}]
+    assert page.evaluate("rows => front(rows, 'x', 'accuracy')", rows) == [rows[0], rows[2]]
+
+
+def test_layers_are_a_sortable_table(open_page: Any) -> None:
+    page = open_page()
+    table = page.locator("#layers table")
+    assert table.locator("tbody tr").count() == 2 * 4 * len(ARCHS) * LAYERS  # two ops, four tunings
+    cells = table.locator("tbody tr td:nth-child(9)")
+    table.locator("th button").nth(8).click()
+    values = cells.evaluate_all("all => all.map(c => Number(c.dataset.value))")
+    assert table.locator("th").nth(8).inner_text().startswith("cycles")
+    assert values == sorted(values)
+    assert len(set(values)) > 5
 
 
 def test_interactive_figure_follows_its_choices_and_tips(open_page: Any) -> None:
@@ -82,11 +138,7 @@ def test_interactive_figure_follows_its_choices_and_tips(open_page: Any) -> None
     chart.locator("select[data-choice=y]").select_option("energy")
     assert chart.locator("svg").last.inner_html() != before
     assert "energy (µJ)" in chart.locator("svg").last.text_content()
-    drawing = page.locator("figure[data-chart=tradeoff] svg").last
-    drawing.locator("[aria-label=dot] > *").first.hover()
-    tip = drawing.locator("[aria-label=tip]")
-    tip.locator("text").wait_for(timeout=5000)
-    assert "design" in tip.text_content()
+    assert chart.locator("details td").count() == 0
 
 
 def test_tables_sort_by_number_and_by_keyboard(open_page: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from drawn_traces import drawn_traces
 from plain_result import ARCHS, plain_result
 
 import hwmodels
@@ -15,7 +17,8 @@ import simkit as sk
 import simkit.evidence
 import traces
 from simkit.errors import InputError
-from simkit.report import MAX_ROWS, table_of, write_report
+from simkit.report import table_of, write_report
+from simkit.report_charts import MAX_ROWS, chart_data
 from simkit.report_facts import arch_rows, layer_table, run_facts, statuses, trace_rows
 
 CHECKS = [
@@ -38,10 +41,45 @@ def test_page_is_self_contained_and_whole(tmp_path: Path) -> None:
     page = re.sub(r"(?s)<script>.*?</script>", "", html)
     assert not re.search(r"(?:src|href)=[\"'](?!#|data:)", page)
     data = json.loads(re.search(r'(?s)id="report-data">(.*?)</script>', html).group(1))
-    assert {row["arch"] for row in data["runs"]} == set(ARCHS)
-    row = next(r for r in data["runs"] if r["arch"] == "cnvlutin" and r["tuning"] == "relu")
+    runs = unpacked(data["runs"])
+    assert {row["arch"] for row in runs} == set(ARCHS)
+    row = next(r for r in runs if r["arch"] == "cnvlutin" and r["tuning"] == "relu")
     assert row["energy_per_token"] == pytest.approx(5.0)
     assert row["speedup"] == pytest.approx(5.0)
+    parts = [r for r in unpacked(data["energy"]) if r["arch"] == "cnvlutin" and r["tuning"] == "relu"]
+    assert {r["part"]: r["energy_per_token"] for r in parts} == pytest.approx(
+        {"MAC": 2.0, "on-chip": 1.5, "DRAM": 1.0, "static": 0.5}
+    )
+    shares = [r["share"] for r in unpacked(data["time"]) if r["arch"] == "cnvlutin" and r["tuning"] == "relu"]
+    assert sum(shares) == pytest.approx(100.0)
+    assert len(html) < 450_000
+
+
+def unpacked(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table as the page stores it."""
+    columns = {k: v if isinstance(v, list) else [v["words"][i] for i in v["at"]] for k, v in table.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def test_roofs_are_those_of_the_designs() -> None:
+    data = chart_data(plain_result(), [])
+    assert set(data["roofs"]) == set(ARCHS)
+    assert data["roofs"]["systolic_32x32"]["peak"] == pytest.approx(
+        32 * 32 * hwmodels.load_arch("systolic_32x32").clock_hz, rel=0.05
+    )
+    points = unpacked(data["roofline"])
+    one = next(r for r in points if r["arch"] == "cnvlutin" and r["tuning"] == "lora")
+    assert one["intensity"] == pytest.approx(100 * 256 * 64 / 4096)
+
+
+def test_positions_of_traces_are_mapped() -> None:
+    table = unpacked(chart_data(plain_result(), drawn_traces()[:2])["map"])
+    drawn = drawn_traces()[0]
+    assert {row["tuning"] for row in table} == {trace.name for trace in drawn_traces()[:2]}
+    layer = [row["nonzeros"] for row in table if row["tuning"] == drawn.name and row["layer"] == 1]
+    site = drawn.sites["layers.1.down"]
+    assert sum(layer) / len(layer) == pytest.approx(site.density(), rel=1e-3)
+    assert not unpacked(chart_data(plain_result(), [])["map"])
 
 
 def test_empty_result_writes_nothing(tmp_path: Path) -> None:
