@@ -47,8 +47,8 @@ class Clock:
         """Return the seconds, and the overheads over the forward passes alone.
 
         ``overhead`` is what the hooks took, of the host's thread or of the device, whichever is more, and what was
-        waited for the writer. ``overhead_one_core`` adds the processor time of the writer's thread, as if no core had
-        been free for it.
+        waited for the writer. ``overhead_one_core`` adds all the time that the writer's thread was at work, as if no
+        core had been free for it.
         """
         here = {
             "forward_seconds": self._forward,

@@ -76,6 +76,8 @@ class SiteTap:
         device: Device | None = None,
         slots: int = 10,
     ) -> None:
+        import torch
+
         self.seconds = self.device_seconds = 0.0
         self._histograms: dict[str, Any] = {site.name: 0 for site in sites if histogram}
         self._variants, self._values = list(variants), values
@@ -85,6 +87,8 @@ class SiteTap:
         self._calls: Counter[str] = Counter()
         self._names = {(site.module, site.call): site.name for site in sites}
         self._handles = []
+        for kind in {p.dtype for p in model.parameters()} if device is None else ():  # compile before clocks run
+            self._pack(torch.zeros((1, 1), dtype=kind), 0.0)
         for module in dict.fromkeys(site.module for site in sites):
             owner = model.get_submodule(module)
             if any(site.module == module and site.output for site in sites):

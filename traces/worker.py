@@ -24,7 +24,7 @@ class Worker:
     waited : float
         Seconds that `put` waited for room: the back-pressure on whoever produces.
     busy : float
-        Seconds of processor time that jobs took of their thread.
+        Seconds that jobs took.
     """
 
     def __init__(self, jobs: int = 8, size_bytes: int = 64 << 20) -> None:
@@ -73,7 +73,7 @@ class Worker:
                     return
                 job, size_bytes = self._queue.popleft()
                 self._running = True
-            began = time.thread_time()
+            began = time.perf_counter()
             try:
                 job()
             except BaseException as error:  # whatever it is, it belongs to the thread that waits for the result
@@ -83,7 +83,7 @@ class Worker:
                     self._changed.notify_all()
                 return
             finally:
-                self.busy += time.thread_time() - began
+                self.busy += time.perf_counter() - began
             with self._changed:
                 self._held -= size_bytes
 

@@ -81,7 +81,14 @@ def record(
     data: Annotated[str, typer.Option(help="Packaged or hub data set, or a CSV/JSONL/Parquet file.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Where the trace goes: T.zarr or an fsspec URL.")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of a tuning made by simkit tune.")] = None,
-    limit: Annotated[int, typer.Option(help="Sequences to record.")] = 256,
+    limit: Annotated[
+        int | None, typer.Option(help="Sequences to record; 256 unless --tokens or --seconds is given.")
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(help="Stop after the sequence that reaches as many tokens.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after as many seconds of forward passes.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Only these: numbers as 0,3,5-7, or a glob over site names.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences in a forward pass.")] = 32,
     text: Annotated[str | None, typer.Option(help="Text column of a file or hub data set.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column of a file or hub data set.")] = None,
@@ -89,6 +96,16 @@ def record(
     new_tokens: Annotated[int, typer.Option(help="Tokens to decode after each prompt, with a KV cache.")] = 0,
     threshold: Annotated[list[float] | None, typer.Option(help="Also record |a| > this; repeat for several.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Also record what INT8 leaves non-zero.")] = False,
+    values: Annotated[str | None, typer.Option(help="Also keep the values: bf16 or int8.")] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Also keep the zeros of pruned weights.")] = False,
+    mlp_inputs: Annotated[bool, typer.Option("--mlp-inputs", help="Also record what enters the MLP blocks.")] = False,
+    adapters: Annotated[bool, typer.Option("--adapters", help="Also record which parts of adapters are used.")] = False,
+    histogram: Annotated[bool, typer.Option("--histogram", help="Also count magnitudes by powers of two.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as loaded by default.")] = None,
+    allow_non_finite: Annotated[
+        bool, typer.Option("--allow-non-finite", help="Count NaN and infinity as non-zeros in place of stopping.")
+    ] = False,
     merge: Annotated[bool, typer.Option(help="Fold adapters into the weights.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print facts of the trace as JSON.")] = False,
 ) -> None:
@@ -103,6 +120,9 @@ def record(
         data=data,
         out=out,
         limit=limit,
+        tokens=tokens,
+        seconds=seconds,
+        layers=layers,
         batch_size=batch_size,
         text=text,
         label=label,
@@ -110,6 +130,14 @@ def record(
         new_tokens=new_tokens,
         thresholds=threshold or (),
         int8=int8,
+        values=values,
+        weights=weights,
+        mlp_inputs=mlp_inputs,
+        adapters=adapters,
+        histogram=histogram,
+        device=device,
+        dtype=dtype,
+        allow_non_finite=allow_non_finite,
         merge=merge,
         progress=progress(),
     )
