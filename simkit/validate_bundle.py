@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from hwmodels.kernels.gpu import model_of
 from .errors import InputError
 from .measure.bundle import bundle_path, read_bundle
 from .measure.scores import break_even, score
+
+if TYPE_CHECKING:
+    from .measure.cpu import CpuMeasurement
 
 Rows = list[dict[str, Any]]
 
@@ -66,11 +69,21 @@ def _sheet(device: str) -> DataSheet:
     return data_sheet(load_arch(device))
 
 
-def _gemms(device: str, frame: pd.DataFrame) -> Rows:
-    gemms = frame[frame["op"] == "gemm"]
+class _Held(NamedTuple):
+    """GEMMs of a bundle: which rows were fitted and scored, and what each model says of the scored ones."""
+
+    good: pd.DataFrame
+    mnk: NDArray[np.int64]
+    fitted: NDArray[np.int64]
+    scored: NDArray[np.int64]
+    predictions: dict[str, NDArray[np.float64]]
+
+
+def _hold(device: str, gemms: pd.DataFrame) -> _Held | None:
+    """Fit on two thirds of the shapes, at most 400, and predict the rest; None where too few are usable."""
     good = usable(gemms)
     if len(good) < 2 * MIN_ROWS:
-        return []
+        return None
     mnk = good[["m", "n", "k"]].to_numpy(np.int64)
     seconds = good["seconds"].to_numpy(np.float64)
     fitted = spread(mnk, len(mnk) * 2 // 3 if len(mnk) < 600 else 400)
@@ -81,12 +94,53 @@ def _gemms(device: str, frame: pd.DataFrame) -> Rows:
         "naive_roofline": naive_roofline(sheet).predict(mnk[scored]),
         "calibrated_roofline": calibrated_roofline(mnk[fitted], seconds[fitted], sheet).predict(mnk[scored]),
     }
-    facts = {"quantity": "latency", "device": device, "left_out": len(gemms) - len(good)}
-    facts["floor_percent"] = _floor(good["raw_seconds"])
+    return _Held(good, mnk, fitted, scored, predictions)
+
+
+def _gemms(device: str, frame: pd.DataFrame) -> Rows:
+    gemms = frame[frame["op"] == "gemm"]
+    held = _hold(device, gemms)
+    if held is None:
+        return []
+    seconds, tokens = held.good["seconds"].to_numpy(np.float64)[held.scored], held.mnk[held.scored, 0]
+    facts = {"quantity": "latency", "device": device, "left_out": len(gemms) - len(held.good)}
+    facts["floor_percent"] = _floor(held.good["raw_seconds"])
     return [
-        {**score(f"{device} gemm", name, p, seconds[scored], rows_fit=len(fitted), tokens=mnk[scored, 0]), **facts}
-        for name, p in predictions.items()
+        {**score(f"{device} gemm", name, p, seconds, rows_fit=len(held.fitted), tokens=tokens), **facts}
+        for name, p in held.predictions.items()
     ]
+
+
+def bundle_predictions(device: str, folder: str | Path | None = None) -> pd.DataFrame:
+    """Predicted and measured seconds of a device's stored rows that were not fitted, for a figure.
+
+    Parameters
+    ----------
+    device : str
+        GPU arch, or ``cpu``.
+    folder : str or Path, optional
+        Where bundles lie; the package's own by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        measured and predicted, s.
+
+    Raises
+    ------
+    InputError
+        If the device has no calibration bundle, or too few of its rows are usable.
+    """
+    frame = read_bundle(device, "calibrate", Path(folder) if folder is not None else None)[0]
+    if device == "cpu":
+        from .measure.cpu_scores import predictions
+
+        return predictions(_cpu_measurement(frame))
+    held = _hold(device, frame[frame["op"] == "gemm"])
+    if held is None:
+        raise InputError(f"the bundle of {device} has fewer than {2 * MIN_ROWS} usable GEMMs; measure again")
+    measured = held.good["seconds"].to_numpy(np.float64)[held.scored]
+    return pd.DataFrame({"measured": measured, "predicted": held.predictions["calibrated"]})
 
 
 def _floor(raw: pd.Series) -> float:
@@ -175,12 +229,18 @@ def _energy(device: str, frame: pd.DataFrame) -> Rows:
 
 
 def _cpu(frame: pd.DataFrame) -> Rows:
-    """Join the groups of shapes of a stored processor bundle and score them as a fresh measurement."""
-    from .measure.cpu_scores import from_frames, score_cpu
+    from .measure.cpu_scores import score_cpu
+
+    return score_cpu(_cpu_measurement(frame))
+
+
+def _cpu_measurement(frame: pd.DataFrame) -> CpuMeasurement:
+    """Join the groups of shapes of a stored processor bundle into one measurement."""
+    from .measure.cpu_scores import from_frames
 
     groups = frame[frame["flaw"] == ""]
     columns = [name for name in groups.columns if name.startswith("shape_")]
     parts = [
         pd.DataFrame({name.removeprefix("shape_"): list(row[name]) for name in columns}) for _, row in groups.iterrows()
     ]
-    return score_cpu(from_frames(parts, int(groups["threads"].iloc[0])))
+    return from_frames(parts, int(groups["threads"].iloc[0]))

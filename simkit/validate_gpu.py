@@ -199,8 +199,8 @@ def joules_curve(arch_name: str, k: int, n: int, densities: Sequence[float], *, 
         density, seconds and joules with the fastest kernel and dense; joules are actions and idle power.
     """
     arch = load_arch(arch_name)
-    dense = arch.with_(policy="dense")
     gpu_params(arch)
+    dense = arch.with_(policy="dense")
     rows = []
     for density in densities:
         op = Op("down", 0, 1, k, n, activation=PackedMask.bernoulli(1, k, density, seed), batch=1)

@@ -102,6 +102,20 @@ def score_cpu(found: CpuMeasurement, *, held_out: float = 1 / 3) -> list[dict[st
     UnavailableError
         If the machine was too busy for most shapes to be measured.
     """
+    dense, sparse = _halves(found, held_out)
+    sheet = cpu_sheet(dense.fit, dense.fit_s, found.threads)
+    return _score_dense(dense, sheet) + _score_gathers(sparse, sheet)
+
+
+def predictions(found: CpuMeasurement, *, held_out: float = 1 / 3) -> pd.DataFrame:
+    """Measured and predicted seconds of the shapes that were not fitted, dense and gathered, for a figure."""
+    dense, sparse = _halves(found, held_out)
+    sheet = cpu_sheet(dense.fit, dense.fit_s, found.threads)
+    ours = np.concatenate([_predict_dense(dense, sheet), _predict_gathers(sparse, sheet)])
+    return pd.DataFrame({"measured": np.concatenate([dense.rest_s, sparse.rest_s]), "predicted": ours})
+
+
+def _halves(found: CpuMeasurement, held_out: float) -> tuple[_Split, _Split]:
     dense = _split(found.dense, found.dense_raw, held_out, found.threads)
     sparse = _split(found.sparse, found.sparse_raw, held_out, found.threads)
     if min(len(dense.fit), len(sparse.fit)) < MIN_ROWS:
@@ -109,15 +123,24 @@ def score_cpu(found: CpuMeasurement, *, held_out: float = 1 / 3) -> list[dict[st
             f"only {len(dense.fit)} dense and {len(sparse.fit)} sparse shapes could be timed steadily; "
             "other work keeps the processor busy, measure again when it is idle"
         )
-    sheet = cpu_sheet(dense.fit, dense.fit_s, found.threads)
-    return _score_dense(dense, sheet) + _score_gathers(sparse, sheet)
+    return dense, sparse
+
+
+def _predict_dense(data: _Split, sheet: DataSheet) -> Floats:
+    known, rest = np.array(data.fit, dtype=np.int64), np.array(data.rest, dtype=np.int64)
+    model = fit(known, data.fit_s, sheet, operand_bytes=4.0, families=("micro",), start=cpu_start(sheet))
+    return model.predict(rest)
+
+
+def _predict_gathers(data: _Split, sheet: DataSheet) -> Floats:
+    start = cpu_start(sheet)._replace(sustained_flops=sheet.flops / 4)
+    return predict_gathers(_launches(data.rest), *fit_gather(_launches(data.fit), data.fit_s, start, 256.0))
 
 
 def _score_dense(data: _Split, sheet: DataSheet) -> list[dict[str, Any]]:
     known, rest = np.array(data.fit, dtype=np.int64), np.array(data.rest, dtype=np.int64)
-    model = fit(known, data.fit_s, sheet, operand_bytes=4.0, families=("micro",), start=cpu_start(sheet))
     predictions = {
-        "calibrated": model.predict(rest),
+        "calibrated": _predict_dense(data, sheet),
         "naive_roofline": naive_roofline(sheet).predict(rest, 4.0),
         "calibrated_roofline": calibrated_roofline(known, data.fit_s, sheet, 4.0).predict(rest, 4.0),
     }
@@ -129,14 +152,12 @@ def _score_dense(data: _Split, sheet: DataSheet) -> list[dict[str, Any]]:
 
 def _score_gathers(data: _Split, sheet: DataSheet) -> list[dict[str, Any]]:
     rest = _launches(data.rest)
-    start = cpu_start(sheet)._replace(sustained_flops=sheet.flops / 4)
-    timing, page = fit_gather(_launches(data.fit), data.fit_s, start, 256.0)
     moved = rest.rows * rest.outputs * 4.0
     naive = np.maximum(moved / sheet.dram, 2.0 * rest.tokens * rest.rows * rest.outputs / sheet.flops)
     tokens = rest.tokens.astype(np.int64)
     return [
         {**score("cpu gather", label, p, data.rest_s, rows_fit=len(data.fit), tokens=tokens), **data.facts}
-        for label, p in (("calibrated", predict_gathers(rest, timing, page)), ("naive_roofline", naive))
+        for label, p in (("calibrated", _predict_gathers(data, sheet)), ("naive_roofline", naive))
     ]
 
 

@@ -70,7 +70,7 @@ def error_by_band(rows: list[dict[str, Any]], set_name: str, ax: Axes | None = N
     ax.set_xticks(range(len(bands)), bands)
     ax.set_ylabel("error / %")
     ax.set_xlabel("tokens")
-    ax.legend()
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small")
     return ax
 
 

@@ -12,7 +12,7 @@ from hwmodels.gpu.calibrate import Launches, predict_gathers
 from hwmodels.kernels.gpu import model_of
 from hwmodels.registry import params_of
 from simkit.errors import InputError
-from simkit.measure import figures
+from simkit.measure import bundle, drawn, figures
 from simkit.measure.bundle import write_bundle
 from simkit.measure.campaigns import gemm_points, sparse_points
 from simkit.measure.scores import break_even, score
@@ -56,6 +56,35 @@ def test_figures_draw_the_numbers_they_are_given() -> None:
     )
     assert curve.lines[0].get_xdata().tolist() == [0.1, 0.5]
     assert figures.predicted_against_measured(np.array([1.0, 2.0]), np.array([1.1, 1.9])).get_xscale() == "log"
+
+
+def test_plot_draws_from_files_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mnk = np.array([[p["m"], p["n"], p["k"]] for p in gemm_points()])
+    took = model_of(params_of(load_arch("h100_sxm")), 16).predict(mnk)
+    rows = [{"point": "", "op": "gemm", "m": int(m), "n": int(n), "k": int(k), "flaw": ""} for m, n, k in mnk]
+    stored = [{**row, "seconds": t, "raw_seconds": [t] * 7} for row, t in zip(rows, took.tolist(), strict=True)]
+    monkeypatch.setattr(bundle, "FOLDER", tmp_path)
+    write_bundle(tmp_path / "h100_sxm" / "calibrate.parquet", stored, {})
+    ax = drawn.error_bands(["h100_sxm"])
+    assert max(bar.get_height() for bar in ax.containers[0]) < 6 < max(bar.get_height() for bar in ax.containers[1])
+    measured, ours = drawn.predicted(["h100_sxm"]).lines[0].get_data()
+    assert set(measured) <= set(took)
+    np.testing.assert_allclose(ours, measured, rtol=0.3)
+    lines = {line.get_label(): line.get_ydata() for line in drawn.joules_density(["h100_sxm"]).lines}
+    assert (lines["fastest kernel"] <= 1.001 * lines["dense"]).all()
+    public = tmp_path / "sparse_mlp_l40s_x_fp32.csv"
+    public.write_text("sparsity,dense_ms,sparse_ms,optimal_ms\n0.8,1.0,0.5,0.4\n")
+    assert drawn.speedup_measured([str(public)]).lines[0].get_ydata().tolist() == [2.0]
+    for draw, name, says in (
+        (drawn.predicted, "none.csv", "no file none.csv"),
+        (drawn.predicted, str(public), "give a file named gemm_"),
+        (drawn.error_bands, "l4", "no bundle for l4"),
+        (drawn.joules_density, "eie", "arch 'eie' runs kernel 'eie', not 'gpu'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            draw([name])
+    with pytest.raises(InputError, match="2 inputs; this figure is drawn from one"):
+        drawn.predicted(["a", "b"])
 
 
 def test_wheelhouse_asks_for_the_nodes_python() -> None:
