@@ -61,3 +61,29 @@ class Wrapped(torch.nn.Module):
     def unwrap(self) -> torch.nn.Module:
         """Return what stands at this name in the deployed model."""
         raise NotImplementedError
+
+
+class LowRankLinear(Wrapped):
+    """A linear layer with a low-rank pair beside it.
+
+    Parameters
+    ----------
+    base_layer : torch.nn.Module
+        The linear layer.
+    low_rank : LowRank
+        Takes what the linear layer takes.
+    """
+
+    def __init__(self, base_layer: torch.nn.Module, low_rank: LowRank) -> None:
+        super().__init__(base_layer)
+        self.low_rank = low_rank
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply to (..., inputs)."""
+        y: torch.Tensor = self.base_layer(x) + self.low_rank(x)
+        return y
+
+    def unwrap(self) -> torch.nn.Module:
+        """Return the base layer with the pair folded into its weight."""
+        matrix(self.base_layer).add_(self.low_rank.delta().detach())
+        return self.base_layer
