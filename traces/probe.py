@@ -248,7 +248,8 @@ def _own_bytes(module: Any, claimed: set[int]) -> int:
     for tensor in tensors:
         if id(tensor) not in claimed:
             claimed.add(id(tensor))
-            total += tensor.numel() * tensor.element_size()
+            # what a tuning rounded to fewer bits is stored in them
+            total += round(tensor.numel() * getattr(tensor, "stored_bits", 8 * tensor.element_size()) / 8)
     return total
 
 

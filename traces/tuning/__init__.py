@@ -7,6 +7,8 @@ from .change import Change, Method, Part
 from .density import DensityLoss
 from .lora import LoRA
 from .plain import FullTuning, NoModule
+from .prune import Prune
+from .quantise import Quantise
 from .registry import TuningEntry, list_tunings, load_tuning, methods, presets
 from .relufy import Activation
 from .result import TuneResult, load_tuned, open_result
@@ -24,6 +26,8 @@ __all__ = [
     "Method",
     "NoModule",
     "Part",
+    "Prune",
+    "Quantise",
     "Training",
     "TuneResult",
     "Tuning",

@@ -14,7 +14,24 @@ from .change import Method, Part
 from .spec import Tuning, load_tuning_file, tuning_from_yaml
 
 ENTRY_POINT_GROUP = "traces.tuning"
-BUILT_IN = ("plain", "lora", "ia3", "prompt", "dora", "adalora", "qlora", "adapter", "gated", "relufy", "density", "ada_density", "soka")
+BUILT_IN = (
+    "plain",
+    "lora",
+    "ia3",
+    "prompt",
+    "dora",
+    "adalora",
+    "qlora",
+    "adapter",
+    "gated",
+    "relufy",
+    "density",
+    "ada_density",
+    "prune",
+    "quantise",
+    "soka",
+    "spt",
+)
 
 
 @dataclass(frozen=True)

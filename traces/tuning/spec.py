@@ -18,6 +18,8 @@ from .ada_density import BlockGates
 from .change import Change, Part
 from .density import DensityLoss
 from .lora import LoRA
+from .prune import Prune
+from .quantise import Quantise
 from .relufy import Activation
 
 
@@ -117,7 +119,7 @@ class Tuning(Part):
         What it is called in traces, tables and figures.
     module : Part
         What is trained: its ``type`` is a registered method's.
-    activation, blocks, density, distil, train
+    activation, prune, quantise, blocks, density, distil, train
         The other parts; see their classes.
     init_from : str, optional
         Name of the tuning whose result this one starts from.
@@ -134,6 +136,8 @@ class Tuning(Part):
     method: str = "lora"
     module: Module = LoRA()
     activation: Activation | None = None
+    prune: Prune | None = None
+    quantise: Quantise | None = None
     blocks: BlockGates | None = None
     density: DensityLoss | None = None
     distil: Distil | None = None
@@ -156,13 +160,18 @@ class Tuning(Part):
 
     def changes(self) -> list[Change]:
         """Return the changes of the model that this tuning asks for, in the order in which they are made."""
-        parts: list[Part | None] = [self.activation, self.module]
-        changes = [part.change() for part in parts if part is not None]
-        if self.blocks is not None:
-            gates = self.blocks.change()
-            # undone last of the two: gates are folded into weights that the module is merged into already
-            changes = [*changes[:-1], gates.fold, changes[-1], gates]
-        return changes
+        pruned = self.prune.change() if self.prune is not None else None
+        gates = self.blocks.change() if self.blocks is not None else None
+        made: list[Change | None] = [
+            self.activation.change() if self.activation is not None else None,
+            pruned,
+            self.quantise.change() if self.quantise is not None else None,
+            gates.fold if gates is not None else None,  # undone after the module: gates scale what it was merged into
+            self.module.change(),
+            pruned.guard if pruned is not None else None,
+            gates,
+        ]
+        return [change for change in made if change is not None]
 
     @property
     def hash(self) -> str:
