@@ -63,11 +63,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         return
     write = terminalreporter.write_line
     terminalreporter.section("kernels, one thread, best of the rounds")
-    write(f"{'kernel':24}{'work':34}{'ms':>9}{'first':>8}{'x ref':>9}{'limit':>14}  reference")
+    write(f"{'kernel':24}{'work':34}{'ms':>10}{'first':>8}{'x ref':>9}{'limit':>22}  reference")
     for line in LINES:
         limits = f"{line.limit_s * 1e3:.3g} ms" + (f", {line.limit_ratio:.2g}x" if line.limit_ratio else "")
         write(
-            f"{line.name:24}{line.work:34}{line.best_s * 1e3:9.3f}{line.first_call_s:7.2f}s"
-            f"{line.best_s / line.reference_s:9.2f}{limits:>14}  {line.reference}"
+            f"{line.name:24}{line.work:34}{line.best_s * 1e3:10.3f}{line.first_call_s:7.2f}s"
+            f"{line.best_s / line.reference_s:9.2f}{limits:>22}  {line.reference}"
             + ("" if line.kept else "  <- over its limit")
         )
