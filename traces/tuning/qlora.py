@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -84,9 +85,9 @@ class _QLoRA(PeftChange):
         return super().apply(net.to(device), task, decided)
 
     def _quantised(self, linear: Any, device: str) -> Any:
-        import bitsandbytes as bnb
         import torch
 
+        bnb = import_module("bitsandbytes")
         layer = bnb.nn.Linear4bit(
             linear.in_features,
             linear.out_features,
@@ -109,13 +110,14 @@ class _QLoRA(PeftChange):
     def merge(self, net: Any) -> Any:
         """Return the model in floating point: dequantised weights plus the adapters, on the CPU."""
         import torch
-        from bitsandbytes.functional import dequantize_4bit
 
+        functional = import_module("bitsandbytes.functional")
         plain: dict[str, Any] = {}
         for name, module in net.base_model.model.named_modules():
-            weight = getattr(getattr(module, "base_layer", None), "weight", None)
+            weight: Any = getattr(getattr(module, "base_layer", None), "weight", None)
             if hasattr(weight, "quant_state"):
-                full = dequantize_4bit(weight.data, weight.quant_state).float() + module.get_delta_weight("default")
+                full = functional.dequantize_4bit(weight.data, weight.quant_state).float()
+                full += module.get_delta_weight("default")
                 plain[name] = torch.nn.Linear(*full.shape[::-1], bias=module.base_layer.bias is not None)
                 plain[name].weight.data = full
                 plain[name].bias = module.base_layer.bias
