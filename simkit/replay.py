@@ -83,6 +83,7 @@ def replay(
     ops: Iterable[str] | None = None,
     weights: str = "recorded",
     batch: int | None = None,
+    speculative: int | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> Result:
@@ -104,6 +105,10 @@ def replay(
     batch : int, optional
         Tokens of one launch: 1 as in decoding; the recorded forward passes by default. It decides how often weights
         are fetched, and over how many tokens a GPU's gather takes the union of the masks.
+    speculative : int, optional
+        Decoding that verifies so many consecutive tokens of a sequence at once. `batch` then counts sequences, and the
+        recorded tokens are regrouped: a launch has `speculative` tokens of each of `batch` sequences; 1 is batched
+        decoding token by token.
     threads : int, optional
         Kernels release the GIL; all cores by default.
     progress : bool
@@ -126,9 +131,9 @@ def replay(
         total=len(many_traces) * len(many_archs), desc="replay", unit="run", disable=not progress, delay=DELAY_S
     ) as bar:
         for trace in many_traces:
-            work = Workload(trace, ops, weights, batch)
+            work = Workload(trace, ops, weights, batch, speculative=speculative)
             for one in many_archs:
-                if run_key(trace, one, prices, work.wanted, weights, batch) not in runs:
+                if run_key(trace, one, prices, work.wanted, weights, batch, speculative) not in runs:
                     runs.update(add_run(rows, work, one, prices, threads))
                 bar.update()
     return Result(rows.frame(), {"runs": runs})
@@ -153,7 +158,7 @@ def add_run(
     start = time.perf_counter()
     tally = work.count(arch, threads)
     log.debug("%s on %s: counted in %.3f s", work.trace.name, arch.name, time.perf_counter() - start)
-    run = run_key(work.trace, arch, table, work.wanted, work.weights, work.batch)
+    run = run_key(work.trace, arch, table, work.wanted, work.weights, work.batch, work.speculative)
     totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), tally, arch, table)
     meta = {
         "trace": work.facts,
@@ -226,7 +231,14 @@ def _words(words: Iterable[str], rows: NDArray[np.int64]) -> pa.DictionaryArray:
 
 
 def run_key(
-    trace: Trace, arch: Arch, table: EnergyTable, ops: list[str] | None, weights: str, batch: int | None = None
+    trace: Trace,
+    arch: Arch,
+    table: EnergyTable,
+    ops: list[str] | None,
+    weights: str,
+    batch: int | None = None,
+    speculative: int | None = None,
 ) -> str:
     """Content key of a run: the same inputs and the same kernels give the same key."""
-    return key_of(trace.hash, arch.hash, table.hash, ops, weights, batch, model_sources())
+    launch = batch if speculative is None else [batch, speculative]
+    return key_of(trace.hash, arch.hash, table.hash, ops, weights, launch, model_sources())

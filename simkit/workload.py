@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,11 @@ from .errors import InputError
 from .tally import Counted, Layout, Tally
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from traces import OpSpec, Trace
+    from traces.launches import Group
 
 # masks of a workload up to this many bytes stay in memory where it is counted again and again
 HOLD_BYTES = 512 << 20
@@ -36,7 +40,7 @@ class Workload:
         Only these; all by default.
     weights : str
         Which weight masks, as in `simkit.replay`.
-    batch : int, optional
+    batch, speculative : int, optional
         Tokens of one launch, as in `simkit.replay`.
     hold : bool
         Keep masks in memory and what was counted of them, for a sweep; otherwise masks are streamed each time.
@@ -54,13 +58,19 @@ class Workload:
         weights: str = "recorded",
         batch: int | None = None,
         hold: bool = False,
+        speculative: int | None = None,
     ):
         if batch is not None and batch < 1:
             raise InputError(f"batch = {batch}: a launch has at least 1 token; leave it out for the recorded passes")
-        self.trace, self.weights, self.batch = trace, weights, batch
+        if speculative is not None and speculative < 1:
+            raise InputError(f"speculative = {speculative}: at least 1 token is verified at a time")
+        self.trace, self.weights, self.batch, self.speculative = trace, weights, batch, speculative
         self.wanted = sorted(ops) if ops is not None else None
         check_ops(trace, self.wanted)
-        self.items = list(build_ops(trace, self.wanted, weights, batch))
+        if speculative is None:
+            self.items = list(build_ops(trace, self.wanted, weights, batch))
+        else:
+            self.items = list(build_launches(trace, self.wanted, weights, batch or 1, speculative))
         self.vectors = vector_specs(trace, self.wanted)
         if not self.items and not self.vectors:
             raise InputError(f"trace '{trace.name}' has no operations; record it again")
@@ -160,25 +170,78 @@ def build_ops(
     trace: Trace, ops: list[str] | None = None, weights: str = "recorded", batch: int | None = None
 ) -> Iterable[Op]:
     """Turn a trace's op list into hardware ops with the recorded masks."""
-    for spec in trace.ops():
-        if spec.kind != "gemm" or (ops is not None and spec.op not in ops):
-            continue
-        site = trace.sites[spec.input_site] if spec.input_site else None
-        output = trace.sites[spec.output_site] if spec.output_site else None
-        recorded = site.weight_mask() if site else None
-        yield Op(
-            name=spec.op,
-            layer=spec.layer,
-            m=spec.m,
-            k=spec.k,
-            n=spec.n,
-            activation=site.mask() if site else None,
-            weight=weight_mask(weights, spec.n, spec.k, recorded) if spec.has_weight else None,
-            output=output.mask() if output else None,
-            batch=batch if batch is not None and spec.has_weight else spec.tokens_per_pass,
-            repeat=spec.repeat,
-            has_weight=spec.has_weight,
+    for spec in _gemms(trace, ops):
+        yield _recorded(trace, spec, weights, batch)
+
+
+def build_launches(trace: Trace, ops: list[str] | None, weights: str, sequences: int, speculative: int) -> Iterable[Op]:
+    """Turn a trace's op list into hardware ops whose rows stand launch by launch; see `traces.launches`.
+
+    Decoded tokens are regrouped, a launch of each size an op of its own; prompts stay as they were recorded. So does
+    attention, which has no weights: its keys are read for every token.
+    """
+    from traces.launches import decoding_phase, groups, launches
+
+    numbers, phase = launches(trace, sequences, speculative), decoding_phase(trace)
+    every = groups(numbers[numbers >= 0])
+    if phase == "decode":
+        yield from (_recorded(trace, spec, weights, None, "prefill") for spec in _gemms(trace, ops, "prefill"))
+    for spec in _gemms(trace, ops, phase):
+        if spec.has_weight and _per_token(trace, spec, sum(len(group.rows) for group in every)):
+            yield from _launched(trace, spec, weights, numbers, every)
+        else:
+            yield _recorded(trace, spec, weights, None, phase)
+
+
+def _gemms(trace: Trace, ops: list[str] | None, phase: str | None = None) -> Iterable[OpSpec]:
+    return (one for one in trace.ops(phase=phase) if one.kind == "gemm" and (ops is None or one.op in ops))
+
+
+def _per_token(trace: Trace, spec: OpSpec, tokens: int) -> bool:
+    """Whether an op has a row for each token, or for those routed to an expert: a pooler has one for each sequence."""
+    return spec.m == tokens or (spec.input_site is not None and trace.sites[spec.input_site].source is not None)
+
+
+def _launched(
+    trace: Trace, spec: OpSpec, weights: str, numbers: NDArray[np.int64], every: Sequence[Group]
+) -> Iterable[Op]:
+    from traces.launches import decoding_phase, grouped_masks
+
+    plain = _recorded(trace, spec, weights, None, decoding_phase(trace))
+    inputs = grouped_masks(trace.sites[spec.input_site], numbers) if spec.input_site else []
+    outputs = grouped_masks(trace.sites[spec.output_site], numbers) if spec.output_site else []
+    sizes = [(group.size, len(group.rows)) for group in every]
+    sizes = [(size, mask.shape[0]) for size, mask in inputs or outputs] or sizes
+    for place, (size, rows) in enumerate(sizes):
+        yield replace(
+            plain,
+            m=rows,
+            batch=size,
+            activation=inputs[place][1] if inputs else None,
+            output=outputs[place][1] if outputs else None,
         )
+
+
+def _recorded(trace: Trace, spec: OpSpec, weights: str, batch: int | None, phase: str | None = None) -> Op:
+    site = trace.sites[spec.input_site] if spec.input_site else None
+    output = trace.sites[spec.output_site] if spec.output_site else None
+    # the input that gate and up share belongs to up; a gate keeps the weights of up, whose outputs it decides on
+    recorded = site.weight_mask() if site and site.op == spec.op else None
+    if recorded is None and output:
+        recorded = output.weight_mask()
+    return Op(
+        name=spec.op,
+        layer=spec.layer,
+        m=spec.m,
+        k=spec.k,
+        n=spec.n,
+        activation=site.mask(phase=phase) if site else None,
+        weight=weight_mask(weights, spec.n, spec.k, recorded) if spec.has_weight else None,
+        output=output.mask(phase=phase) if output else None,
+        batch=batch if batch is not None and spec.has_weight else spec.tokens_per_pass,
+        repeat=spec.repeat,
+        has_weight=spec.has_weight,
+    )
 
 
 def weight_mask(weights: str, n: int, k: int, recorded: Mask | None) -> Mask | None:

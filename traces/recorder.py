@@ -149,12 +149,14 @@ def record(
         raise InputError(f"values '{values}': say bf16 or int8")
     if dtype not in (None, *DTYPES):
         raise InputError(f"dtype '{dtype}' is not known{did_you_mean(dtype or '', DTYPES)}")
+    place = resolve_device(device)
     tuned = tuning_of(model, adapter)
     chosen = choose_task(model, tuned, task, new_tokens)
-    content = load_data(data, text=text or "text", label=label or "label", task=chosen)
+    # a decoder beside an encoder reads the labels; elsewhere they change no activation
+    read = chosen if chosen == "seq2seq" else "features"
+    content = load_data(data, text=text or "text", label=label or "label", task=read)
     split = content.test.head(budget.sequences(data, len(content.test)))
-    if chosen != "seq2seq":  # where labels are what the decoder reads; elsewhere they change no activation
-        split = replace(split, labels=None)
+    split = split if read == "seq2seq" else replace(split, labels=None)
     plan = Plan(prepare(model, chosen, split, max_length), budget, batch_size, new_tokens, data)
     facts: dict[str, Any] = {
         "model": {"name": model},
@@ -168,7 +170,7 @@ def record(
     }
     optional = {"values": values, "weights": weights, "mlp_inputs": mlp_inputs, "adapters": adapters, "dtype": dtype}
     facts |= {name: value for name, value in optional.items() if value}
-    settings = _Settings(adapter, tuned, sites, resolve_device(device), allow_non_finite, progress, storage_options)
+    settings = _Settings(adapter, tuned, sites, place, allow_non_finite, progress, storage_options)
     return _Session(plan, facts, str(out), settings).run()
 
 

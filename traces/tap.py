@@ -13,6 +13,7 @@ from .errors import InputError
 from .pack_cpu import FORMATS, pack_cpu
 from .pack_gpu import pack_device
 from .ring import Arrays, Device, Ring
+from .routed import spread_rows
 from .sites import MLPSite
 
 INT8 = "int8"
@@ -87,6 +88,7 @@ class SiteTap:
         self._calls: Counter[str] = Counter()
         self._names = {(site.module, site.call): site.name for site in sites}
         self._handles = []
+        self._model = model
         for kind in {p.dtype for p in model.parameters()} if device is None else ():  # compile before clocks run
             self._pack(torch.zeros((1, 1), dtype=kind), 0.0)
         for module in dict.fromkeys(site.module for site in sites):
@@ -110,7 +112,18 @@ class SiteTap:
     def _called(self, module: str, value: Any) -> None:
         name = self._names[module, self._calls[module]]
         self._calls[module] += 1
-        self.note(name, value)
+        rows = self._rows(module)
+        if rows is None:
+            self.note(name, value)
+            return
+        whole, choice = spread_rows(rows, value)
+        self.note(name, whole)
+        self.choose(name, choice)
+
+    def _rows(self, module: str) -> Any:
+        """Return which tokens of the pass took a block that not all take."""
+        routing = getattr(self._model.get_submodule(module), "routing", None)
+        return None if routing is None else routing.rows
 
     def note(self, name: str, value: Any, many: int = 1) -> None:
         """Pack one site's activations ``(..., K)``; `many` consecutive rows stand side by side in the trace."""

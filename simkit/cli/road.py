@@ -156,6 +156,9 @@ def replay(
     op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
     weights: Annotated[str, typer.Option(help="recorded, dense, or random:DENSITY (synthetic).")] = "recorded",
     batch: Annotated[int | None, typer.Option(help="Tokens of one launch: 1 as in decoding.")] = None,
+    speculative: Annotated[
+        int | None, typer.Option(help="Tokens of a sequence decoded at once; --batch then counts sequences.")
+    ] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="Change a field, e.g. lanes=32.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the result as Parquet.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
@@ -167,7 +170,15 @@ def replay(
     loaded = [sk.load_trace(path) for path in traces]
     archs = [sk.arch(name, **parse_changes(change or [])) for name in arch]
     result = sk.replay(
-        loaded, archs, table=table, ops=op or None, weights=weights, batch=batch, threads=threads, progress=progress()
+        loaded,
+        archs,
+        table=table,
+        ops=op or None,
+        weights=weights,
+        batch=batch,
+        speculative=speculative,
+        threads=threads,
+        progress=progress(),
     )
     if out is not None:
         result.save(out)

@@ -200,12 +200,15 @@ def test_an_error_of_the_thread_reaches_the_caller_and_ends_the_work() -> None:
     def fail() -> None:
         raise StorageError("the disk is full")
 
-    worker = Worker()
-    worker.put(fail)
-    with pytest.raises(StorageError, match="the disk is full"):
+    def go_on(worker: Worker) -> None:
         for i in range(1000):
             worker.put(lambda i=i: done.append(i))
             time.sleep(0.001)
+
+    worker = Worker()
+    worker.put(fail)
+    with pytest.raises(StorageError, match="the disk is full"):
+        go_on(worker)
     with pytest.raises(StorageError), worker:
         pass
     assert not done
