@@ -13,6 +13,7 @@ from .layout import SiteMeta
 from .pack import Words, pack
 from .passes import site_stack
 from .probe import projection
+from .routed import routed_links
 from .sites import MLPSite, find_sites, gate_sites, weight_shape
 
 Linked = dict[tuple[str, int], str]
@@ -64,6 +65,7 @@ def places(
         more += _block_inputs(model, every, linked)
     if adapters:
         more += _adapter_inputs(model, every, linked)
+    linked |= routed_links(model, every)
     chosen = _in_layers([*every, *more], layers)
     names = {site.name for site in chosen}
     return every, chosen, {key: name for key, name in linked.items() if name in names}
@@ -78,7 +80,7 @@ def _block_inputs(model: Any, every: Sequence[MLPSite], linked: Linked) -> list[
     """The projections that read each MLP block's input: one is hooked, for all see the same."""
     shapes = [(name, weight_shape(module)) for name, module in model.named_modules()]
     found = []
-    for site in (site for site in every if not site.experts):
+    for site in (site for site in every if not site.experts and not site.routed):
         name = f"{site.name.removesuffix('down')}up"
         first: MLPSite | None = None
         block = site.module.rpartition(".")[0] if site.gate else ""
@@ -166,8 +168,8 @@ def site_metas(
             weight=s.name in masks,
             variants=tuple(variants),
             values=values,
-            experts=s.experts,
-            chosen=s.chosen,
+            experts=s.experts or int(s.routed),
+            chosen=s.chosen or int(s.routed),
             stack=site_stack(model, s.name),
         )
         for s in sites

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .errors import InputError
 from .experts import expert_templates, recorded_experts
 from .ops import Dim, Shape, Template, fit_dim
+from .routed import all_tokens
 from .sites import MLPSite, dropped_blocks, gate_sites, weight_shape
 
 # names of projections over all families: the last parts of a module's path
@@ -182,7 +183,7 @@ def probe_ops(
     # layers whose MLP was dropped still have their attention
     layers = _layers([*sites, *dropped_blocks(model)])
     mixed = {site.module: site for site in sites if site.experts}
-    with recorded_experts(model, sites):
+    with recorded_experts(model, sites), all_tokens(model):
         first, second = (_collapsed(watcher(model, run, list(layers)), mixed) for run in runs)
     if [(e.module, e.operator) for e in first] != [(e.module, e.operator) for e in second]:
         raise InputError("this model executes other operators on longer input; its ops cannot be listed")

@@ -51,7 +51,9 @@ _T5 = Family(
     "wo",
     width="d_ff",
 )
+_BART = Family(r"(?P<stack>encoder|decoder)\.layers\.(\d+)\.fc2", "activation_fn", "fc2", width="encoder_ffn_dim")
 _VIT = Family(r"layers?\.(\d+)\.(?:mlp\.fc2|output\.dense)", "mlp.activation_fn", "mlp.fc2")
+_DINO = Family(r"layers?\.(\d+)\.mlp\.fc2", "mlp.activation_fn", "mlp.fc2")
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
@@ -74,10 +76,14 @@ FAMILIES: dict[str, Family] = {
     "gemma2": _LLAMA,
     "smollm3": _LLAMA,
     "vit": _VIT,
-    "dinov2": Family(r"layers?\.(\d+)\.mlp\.fc2", "mlp.activation_fn", "mlp.fc2"),
-    "whisper": Family(
-        r"(?P<stack>encoder|decoder)\.layers\.(\d+)\.fc2", "activation_fn", "fc2", width="encoder_ffn_dim"
-    ),
+    "deit": _VIT,
+    "dinov2": _DINO,
+    "dinov2_with_registers": _DINO,
+    "whisper": _BART,
+    "bart": _BART,
+    "mbart": _BART,
+    "marian": _BART,
+    "pegasus": _BART,
 }
 
 
@@ -107,6 +113,8 @@ class MLPSite:
         The operation it belongs to.
     experts, chosen : int
         In a mixture of experts: how many there are, and how many a token goes through.
+    routed : bool
+        Whether only some tokens take the block.
     """
 
     name: str
@@ -121,6 +129,7 @@ class MLPSite:
     op: str = "down"
     experts: int = 0
     chosen: int = 0
+    routed: bool = False
 
 
 def intermediate_size(config: Any, family: Family) -> int:
@@ -140,7 +149,7 @@ def weight_shape(module: Any) -> tuple[int, int] | None:
     base = getattr(module, "base_layer", module)
     if hasattr(base, "in_features") and hasattr(base, "out_features"):
         return int(base.in_features), int(base.out_features)
-    if type(base).__name__ == "Conv1D" and hasattr(base, "nf"):  # transformers' transposed Linear of GPT-2
+    if type(base).__name__.endswith("Conv1D") and hasattr(base, "nf"):  # transformers' transposed Linear of GPT-2
         return int(base.weight.shape[0]), int(base.weight.shape[1])
     return None
 
@@ -168,7 +177,14 @@ def find_sites(model: Any, pattern: str | Sequence[str] | None = None) -> list[M
     if pattern:
         modules = dict(model.named_modules())
         return _by_hand(modules, [pattern] if isinstance(pattern, str) else list(pattern))
-    return [site for site in mlp_blocks(model) if site.k]
+    return [_named(site, model) for site in mlp_blocks(model) if site.k]
+
+
+def _named(site: MLPSite, model: Any) -> MLPSite:
+    """Mark what only some tokens take."""
+    if not hasattr(model.get_submodule(site.module), "routing"):
+        return site
+    return replace(site, name=f"{site.name.removesuffix('down')}routed", routed=True)
 
 
 def mlp_blocks(model: Any) -> list[MLPSite]:
@@ -215,7 +231,7 @@ def gate_sites(sites: Sequence[MLPSite]) -> list[MLPSite]:
     return [
         replace(s, name=f"{s.name.removesuffix('down')}gate", module=s.activation, output=True, op="gate")
         for s in sites
-        if s.gate and s.activation is not None
+        if s.gate and s.activation is not None and not s.routed
     ]
 
 

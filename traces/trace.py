@@ -232,10 +232,13 @@ class Trace:
     def _routed(self, op: OpSpec, real_only: bool, phase: str | None) -> list[OpSpec]:
         """Split an op of a mixture of experts into one for each expert that any token went to."""
         meta = next((m for m in self.root.sites if m.experts and m.name == op.input_site), None)
-        if meta is None or op.kind != "gemm":
+        if meta is None:
             return [op]
         choice = self.choice(meta.name)[self.chosen(real_only, phase)]
-        routed = np.bincount(choice.ravel(), minlength=meta.experts)
+        # one past the last expert stands for none
+        routed = np.bincount(choice.ravel(), minlength=meta.experts)[: meta.experts]
+        if op.kind != "gemm":
+            return [replace(op, m=round(op.m * int(routed.sum()) / max(1, choice.size)), input_site=None)]
         passes = max(1, round(op.m / op.tokens_per_pass))
         return [
             replace(

@@ -53,7 +53,13 @@ BLOCKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gemma2": (_LLAMA[0], ("pre_feedforward_layernorm", "post_feedforward_layernorm")),
     "vit": (("mlp.fc1", "intermediate.dense"), ("layernorm_after",)),
     "dinov2": (("mlp.fc1",), ("norm2", "layer_scale2")),
+    "deit": (("mlp.fc1", "intermediate.dense"), ("layernorm_after",)),
+    "dinov2_with_registers": (("mlp.fc1",), ("norm2", "layer_scale2")),
     "whisper": (("fc1",), ("final_layer_norm",)),
+    "mbart": (("fc1",), ("final_layer_norm",)),
+    "pegasus": (("fc1",), ("final_layer_norm",)),
+    "bart": (("fc1",), ()),  # its norms are on the residual stream itself
+    "marian": (("fc1",), ()),
 }
 
 
@@ -110,6 +116,8 @@ class GateBlocks(Change):
     def _fitting(self, net: Any) -> list[MLPSite]:
         """Return the sites, or say why the blocks of this model cannot be gated."""
         family, sites = net.config.model_type, find_sites(net)
+        if any(site.routed for site in sites):
+            raise InputError("blocks: module 'conditional' gates the MLP blocks already; leave the field 'blocks' out")
         if family not in BLOCKS or any(site.call for site in sites):
             why = "its layers share one block's weights" if family in FAMILIES else "its blocks' parts are not known"
             raise InputError(f"blocks: a '{family}' model cannot drop MLP blocks ({why}); leave the field 'blocks' out")
@@ -182,23 +190,31 @@ class FoldGates(Change):
         return net
 
 
+def block_prefix(net: Any, site: MLPSite) -> str:
+    """Return the name of what holds an MLP block's parts, with a dot behind it."""
+    tail = FAMILIES[net.config.model_type].down_tail
+    prefix = site.module.removesuffix(tail)
+    return prefix if prefix != site.module else site.module.removesuffix("output.dense")  # an older layout
+
+
+def first_projections(net: Any, site: MLPSite) -> list[str]:
+    """Return the names of an MLP block's first projections: one, or two where it is gated."""
+    names, prefix = dict(net.named_modules()), block_prefix(net, site)
+    return [prefix + name for name in BLOCKS[net.config.model_type][0] if prefix + name in names]
+
+
 def drop_block(net: Any, site: MLPSite) -> None:
     """Take an MLP block out of a model: its projections, its activation function, and the norm that serves it alone."""
     import torch
 
     from .layers.blocks import NoBlock, NoFeatures
 
-    family = net.config.model_type
-    first, alone = BLOCKS[family]
-    prefix = site.module.removesuffix(FAMILIES[family].down_tail)
-    if prefix == site.module:  # an older layout of the same family
-        prefix = site.module.removesuffix("output.dense")
+    family, prefix = net.config.model_type, block_prefix(net, site)
+    alone = BLOCKS[family][1]
     if family == "opt" and not net.config.do_layer_norm_before:  # the norm is on the residual stream itself
         alone = ()
-    names = dict(net.named_modules())
-    for name in first:
-        if prefix + name in names:
-            _put(net, prefix + name, NoFeatures())
+    for name in first_projections(net, site):
+        _put(net, name, NoFeatures())
     for name in alone:
         up = name.startswith("^")  # beside the block's own module, not in it
         place = f"{prefix.rstrip('.').rpartition('.')[0]}.{name[1:]}" if up else prefix + name

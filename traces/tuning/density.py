@@ -120,6 +120,8 @@ def of_tokens(value: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     keep : bool tensor (B, S)
         Which tokens are real.
     """
+    if value.dim() == 2 and len(value) < keep.numel():  # routed tokens, padding never among them
+        return value
     if value.dim() == 2:  # OPT and some others flatten their tokens
         value = value.reshape(len(keep), -1, value.shape[-1])
     return value[:, value.shape[1] - keep.shape[1] :][keep]

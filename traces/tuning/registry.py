@@ -27,10 +27,12 @@ BUILT_IN = (
     "relufy",
     "density",
     "ada_density",
+    "conditional",
     "prune",
     "quantise",
     "soka",
     "spt",
+    "salf",
 )
 
 
