@@ -23,7 +23,7 @@ class DrawnSite:
     k: int = K
     n: int = N
 
-    def mask(self) -> PackedMask:
+    def mask(self, real_only: bool = True, variant: str | None = None, phase: str | None = None) -> PackedMask:
         return self.held
 
     def density(self) -> float:
@@ -70,7 +70,7 @@ class DrawnTrace:
             **self.attrs,
         }
 
-    def ops(self) -> list[OpSpec]:
+    def ops(self, real_only: bool = True, phase: str | None = None) -> list[OpSpec]:
         found = []
         for layer in range(LAYERS):
             found.append(OpSpec("up", layer, "gemm", TOKENS, N, K, tokens_per_pass=TOKENS))

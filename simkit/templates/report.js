@@ -177,6 +177,8 @@ const charts = {
   map(choice, width) {
     const rows = tables.map.filter(row => row.tuning === choice.tuning), values = rows.map(row => row.nonzeros);
     const scale = {scheme: "viridis", label: name("nonzeros"), tickFormat: value => String(Number(value.toPrecision(2))), ...(wide(values) ? {type: "log"} : {domain: [0, Math.max(...values)]})};
+    const low = Math.min(...values), high = Math.max(...values);
+    const ends = scale.type === "log" ? [low, Math.sqrt(low * high), high] : [0, high / 2, high];
     const places = distinct(rows, "position"), layers = distinct(rows, "layer");
     const every = Math.ceil(places.length / Math.max(2, Math.floor(width / 60)));
     const chart = Plot.plot({
@@ -185,7 +187,7 @@ const charts = {
       marks: [Plot.cell(rows, {x: "position", y: "layer", fill: "nonzeros", inset: 0,
         title: row => title(row, ["layer", "position", "nonzeros"]), tip: true})],
     });
-    return {rows, drawn: [Plot.legend({color: scale, width: Math.min(240, width), marginLeft: 14, marginRight: 14, ticks: 3}), chart]};
+    return {rows, drawn: [chart.legend("color", {width: Math.min(240, width), marginLeft: 26, marginRight: 26, ticks: ends, tickFormat: scale.tickFormat}), chart]};
   },
 };
 
