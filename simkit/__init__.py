@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import plots
+    from .ablation import diff
     from .cite import cite
     from .compare import compare_methods
     from .cost import TuningCost, tuning_cost
@@ -42,6 +43,7 @@ _WHERE = {
     "validate": "validate",
     "cite": "cite",
     "compare_methods": "compare",
+    "diff": "ablation",
     "TuningCost": "cost",
     "tuning_cost": "cost",
     "table": "tables",
@@ -56,6 +58,7 @@ __all__ = [
     "arch",
     "cite",
     "compare_methods",
+    "diff",
     "load_result",
     "load_trace",
     "paper",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, compare, cost, explore, look, road, talk, trace
+from . import ablate, check, compare, cost, explore, look, road, talk, trace
 
 EPILOG = (
     "Exit codes: 0 done, 1 a check failed, 2 bad input, 3 damaged data, 4 something could not be had, 5 numbers that "
@@ -27,7 +27,7 @@ app = typer.Typer(
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for module in (road, look, check, explore, cost):
+for module in (road, look, check, explore, cost, ablate):
     module.add_to(app)
 app.add_typer(trace.app, name="trace")
 app.add_typer(compare.app, name="compare")

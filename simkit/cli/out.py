@@ -26,6 +26,7 @@ def plain(value: Any) -> Any:
 def emit_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], title: str = "") -> None:
     """Print rows as a table; `columns` maps a key to its heading."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title or None, header_style="bold", title_justify="left")
@@ -34,7 +35,8 @@ def emit_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], ti
         numeric = all(_is_number(line[index]) for line in listed) and bool(listed)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for line in listed:
-        table.add_row(*line)
+        # an arch's name may hold brackets, which are markup to rich
+        table.add_row(*map(escape, line))
     console = Console()
     # a pipe has no width; a table must not be folded to 80 columns there
     if not console.is_terminal:
