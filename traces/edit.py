@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, did_you_mean
-from .files import write_atomic
+from .files import write_atomic, write_json
+from .foreign import OUTPUTS, SITES, WEIGHT
 from .layout import COLUMNS, SiteMeta, array_key
-from .masks import BLOCK_ROWS, StoredRows
+from .masks import BLOCK_ROWS, StoredMask, StoredRows
 from .ops import OpSpec
+from .pack import unpack
 from .store import Writer
 from .trace import Trace, content_hash, open_trace
 
-FORMATS = ("npz", "npy", "scalesim", "sparseloop")
+FORMATS = ("npz", "npy", "csv", "scalesim", "sparseloop")
 FRESH = ("status", "rows", "capacity", "sites", "ones", "files", "checksum", "owner", "schema", "hash", "plan")
 
 
@@ -145,9 +148,10 @@ def export_trace(trace: Trace, out: str | Path, format: str = "npz", real_only: 
         The source.
     out : str or Path
         A folder; ``npz`` writes one file of that name.
-    format : {"npz", "npy", "scalesim", "sparseloop"}
-        ``npz``: boolean arrays NAME and NAME_weight, as `import_masks` reads them. ``npy``: DNNsim's files
-        ``act-NAME-0.npy`` (M, K, 1, 1) in float32, one and zero. ``scalesim``: a GEMM topology CSV, without masks.
+    format : {"npz", "npy", "csv", "scalesim", "sparseloop"}
+        ``npz``: boolean arrays NAME and NAME_weight, and N as NAME_n. ``npy``: DNNsim's files ``act-NAME-0.npy``
+        (M, K, 1, 1) and ``wgt-NAME.npy`` in float32, one and zero. ``csv``: a row of ones and zeros for each token.
+        `import_masks` reads each of these and finds the same masks. ``scalesim``: a GEMM topology CSV, without masks.
         ``sparseloop``: a problem YAML for each site, with the density alone; lossy, and marked so.
     real_only : bool
         Leave out padding.
@@ -162,18 +166,19 @@ def export_trace(trace: Trace, out: str | Path, format: str = "npz", real_only: 
     InputError
         If the format is not known.
     """
-    writers = {"npz": _npz, "npy": _dnnsim, "scalesim": _scalesim, "sparseloop": _sparseloop}
+    writers = {"npz": _npz, "npy": _dnnsim, "csv": _csv, "scalesim": _scalesim, "sparseloop": _sparseloop}
     if format not in writers:
         raise InputError(f"export format '{format}' is not known{did_you_mean(format, FORMATS)}")
     return writers[format](trace, Path(out), real_only)
 
 
-def _arrays(trace: Trace, real_only: bool) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _arrays(trace: Trace, real_only: bool) -> Iterator[tuple[str, NDArray[Any]]]:
     for name, site in trace.sites.items():
         mask, weight = site.mask(real_only), site.weight_mask()
         yield name, mask.to_bool()
-        if weight is not None:
-            yield f"{name}_weight", weight.to_bool()
+        yield f"{name}{OUTPUTS}", np.array(site.n)
+        if weight is not None and site.op != "gate":
+            yield f"{name}{WEIGHT}", weight.to_bool()
 
 
 def _npz(trace: Trace, out: Path, real_only: bool) -> list[Path]:
@@ -195,10 +200,37 @@ def _dnnsim(trace: Trace, out: Path, real_only: bool) -> list[Path]:
         paths.append(out / f"act-{name}-0.npy")
         _save(paths[-1], values)
         weight = site.weight_mask()
-        if weight is not None:
+        if weight is not None and site.op != "gate":
             paths.append(out / f"wgt-{name}.npy")
             _save(paths[-1], weight.to_bool().astype(np.float32)[:, :, None, None])
-    return paths
+    return [*paths, _outputs(trace, out)]
+
+
+def _outputs(trace: Trace, out: Path) -> Path:
+    """The sites in order, with their N: what no array of masks says."""
+    write_json(out / SITES, {name: site.n for name, site in trace.sites.items()})
+    return out / SITES
+
+
+def _csv(trace: Trace, out: Path, real_only: bool) -> list[Path]:
+    paths = []
+    for name, site in trace.sites.items():
+        weight = site.weight_mask() if site.op != "gate" else None
+        for stem, mask in ((name, site.mask(real_only)), (f"{name}{WEIGHT}", weight)):
+            if mask is not None:
+                paths.append(out / f"{stem}.csv")
+                write_atomic(paths[-1], partial(_write_rows, mask=mask))
+    return [*paths, _outputs(trace, out)]
+
+
+def _write_rows(path: Path, mask: StoredMask) -> None:
+    with path.open("wb") as handle:
+        for block in mask.blocks():
+            ones = unpack(block, mask.shape[1])
+            text = np.full((len(ones), 2 * ones.shape[1]), ord(","), dtype=np.uint8)
+            text[:, ::2] = ones + np.uint8(ord("0"))
+            text[:, -1] = ord("\n")
+            handle.write(text.tobytes())
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:

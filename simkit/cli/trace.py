@@ -51,7 +51,9 @@ def info(
 
 @app.command(name="import")
 def import_(
-    masks: Annotated[str, typer.Argument(help="NPZ: arrays NAME (M, K), and NAME_weight (N, K) for weights.")],
+    masks: Annotated[
+        str, typer.Argument(help="NPZ, NPY or CSV of rows (M, K), or a folder of them (DNNsim's act-*, wgt-*).")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="Trace to write.")],
     n: Annotated[int | None, typer.Option("--n", help="Outputs N, where no weight mask says it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
@@ -112,7 +114,7 @@ def merge(
 def export(
     path: Annotated[str, typer.Argument(help="Trace.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")],
-    form: Annotated[str, typer.Option("--format", help="npz, npy (DNNsim), scalesim or sparseloop (lossy).")] = "npz",
+    form: Annotated[str, typer.Option("--format", help="npz, npy, csv, scalesim (sizes), sparseloop (lossy).")] = "npz",
     padding: Annotated[bool, typer.Option("--padding", help="Padding tokens too.")] = False,
 ) -> None:
     """Write a trace for another tool."""

@@ -69,8 +69,81 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     with pytest.raises(CorruptError, match=r"cut\.npz"):
         traces.import_masks(tmp_path / "cut.npz", tmp_path / "t.zarr", n=4)
     np.save(tmp_path / "one.npy", np.ones((3, 4)))
-    with pytest.raises(InputError, match="savez"):
-        traces.import_masks(tmp_path / "one.npy", tmp_path / "t.zarr", n=4)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(InputError, match=r"name it \.npy"):
+        traces.import_masks(tmp_path / "one.npz", tmp_path / "t.zarr", n=4)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "one.npz").read_bytes()[:-20])
+    with pytest.raises(CorruptError, match=r"cut\.npy"):
+        traces.import_masks(tmp_path / "cut.npy", tmp_path / "t.zarr", n=4)
+    np.save(tmp_path / "object.npy", np.array([[{}]], dtype=object))
+    with pytest.raises(InputError, match="objects are refused"):
+        traces.import_masks(tmp_path / "object.npy", tmp_path / "t.zarr", n=4)
     np.savez(tmp_path / "object.npz", x=np.array([[{}]], dtype=object))
     with pytest.raises(InputError, match="objects are refused"):
         traces.import_masks(tmp_path / "object.npz", tmp_path / "t.zarr", n=4)
+
+
+@pytest.mark.parametrize("form", ["npz", "npy", "csv"])
+def test_export_and_import_lose_no_mask(form: str, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    others = {"a": rng.random((70, 130)) < 0.5, "zero": np.zeros((70, 3)), "last": rng.random((70, 64)) < 0.01}
+    ns = {"a_n": np.array(7), "zero_n": np.array(8), "last_n": np.array(9)}
+    np.savez(tmp_path / "m.npz", **others, **ns, **arrays)
+    first = traces.import_masks(tmp_path / "m.npz", tmp_path / "a.zarr")
+    assert {name: site.n for name, site in first.sites.items()} == {"a": 7, "zero": 8, "last": 9, "fc1": 50}
+    paths = traces.export_trace(first, tmp_path / "out", form)
+    again = traces.import_masks(paths[0] if form == "npz" else tmp_path / "out", tmp_path / "b.zarr")
+    assert again.hash == first.hash
+    assert np.array_equal(again.sites["a"].mask().to_bool(), others["a"])
+
+
+def test_one_array_and_one_table(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).random((5000, 70)) < 0.2
+    np.save(tmp_path / "fc2.npy", mask.astype(np.int8))
+    found = traces.import_masks(tmp_path / "fc2.npy", tmp_path / "a.zarr", n=4)
+    assert np.array_equal(found.sites["fc2"].mask().to_bool(), mask)
+    lines = [", ".join(str(int(v)) for v in row) + "," for row in mask[:40]]  # SCALE-Sim ends its lines so
+    (tmp_path / "fc3.csv").write_text("\n".join(lines) + "\n")
+    table = traces.import_masks(tmp_path / "fc3.csv", tmp_path / "b.zarr", n=4)
+    assert np.array_equal(table.sites["fc3"].mask().to_bool(), mask[:40])
+
+
+def test_a_folder_of_dnnsim(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.random((30, 20, 1, 1)).astype(np.float32) * (rng.random((30, 20, 1, 1)) < 0.3) for _ in range(11)]
+    for i, part in enumerate(parts):
+        np.save(tmp_path / f"act-fc-{i}.npy", part)
+    weight = (rng.random((6, 20, 1, 1)) < 0.5).astype(np.float32)
+    np.save(tmp_path / "wgt-fc.npy", weight)
+    found = traces.import_masks(tmp_path, tmp_path / "t.zarr").sites["fc"]
+    assert np.array_equal(found.mask().to_bool(), np.concatenate(parts)[:, :, 0, 0] != 0)
+    kept = found.weight_mask()
+    assert kept is not None
+    assert np.array_equal(kept.to_bool(), weight[:, :, 0, 0] != 0)
+    np.save(tmp_path / "act-fc-11.npy", np.ones((3, 21, 1, 1)))
+    with pytest.raises(InputError, match="different widths"):
+        traces.import_masks(tmp_path, tmp_path / "u.zarr")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [("t.csv", "Layer name, M, N, K,\nfc, 3, 4, 5,\n", "is a topology"),
+     ("t.csv", "1,0,1\n0,1\n", "row 2 is shorter"),
+     ("t.csv", "1,0,1\n0,x,1\n", "give rows of numbers"),
+     ("t.csv", "", "give rows of numbers"),
+     ("t.txt", "1 0 1", "give a NumPy")],
+)  # fmt: skip
+def test_tables_that_are_no_masks(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        traces.import_masks(tmp_path / name, tmp_path / "t.zarr", n=2)
+    assert not (tmp_path / "t.zarr").exists()
+
+
+def test_maps_of_convolutions_and_empty_folders(tmp_path: Path) -> None:
+    np.save(tmp_path / "act-conv1-0.npy", np.ones((2, 3, 8, 8)))
+    with pytest.raises(InputError, match="unfold it"):
+        traces.import_masks(tmp_path, tmp_path / "t.zarr", n=2)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no masks"):
+        traces.import_masks(tmp_path / "empty", tmp_path / "t.zarr", n=2)
