@@ -50,7 +50,7 @@ def load_data(
         Configuration name of a hub data set (``sst2`` of ``glue``).
     task : str, optional
         What the label column is read as: numbers for ``regression``, target texts for ``seq2seq``, nothing for
-        ``causal-lm``, classes for all others.
+        ``causal-lm`` and ``features``, classes for all others.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def _from_frames(
     train, held_out = _held_out(frames, label, test_rows)
     if not len(train) or not len(held_out):
         raise InputError(f"data set '{name}' leaves an empty split: {len(train)} train, {len(held_out)} held out")
-    label = None if task == "causal-lm" else label
+    label = None if task in ("causal-lm", "features") else label
     classes: list[Any] = []
     if label is not None and task not in ("regression", "seq2seq"):
         classes = sorted(_whole(name, train, label).unique().tolist())

@@ -66,12 +66,12 @@ def synthesise(
         raise InputError(f"density {density}: must be between 0 and 1")
     if not trace.rows:
         raise InputError(f"trace '{trace.name}' has no rows to learn from")
-    metas = [SiteMeta(s.name, s.layer, s.op, s.k, s.n) for s in trace.sites.values()]
+    metas = [SiteMeta(s.name, s.layer, s.op, s.k, s.n, stack=s.meta.stack) for s in trace.sites.values()]
     attrs = {k: v for k, v in trace.root.attrs.items() if k not in FRESH}
     attrs |= {"synthetic": True, "synthetic_from": {"hash": trace.hash, "density": density, "seed": seed}}
     attrs |= {"variants": [], "histograms": None}
     streams = {
-        name: _draw(site, density, np.random.default_rng([seed, index]), factors)
+        name: _placed(site, _draw(site, density, np.random.default_rng([seed, index]), factors))
         for index, (name, site) in enumerate(trace.sites.items())
     }
     writer = Writer(str(out), trace.rows, metas, attrs, options=storage_options)
@@ -86,6 +86,20 @@ def synthesise(
     finally:
         writer.close()
     return open_trace(str(out), storage_options)
+
+
+def _placed(site: Site, drawn: Iterator[NDArray[np.bool_]]) -> Iterator[NDArray[np.bool_]]:
+    """Yield a row for each of the trace's, `ROWS` at a time: zeros where a row is not one of the site's."""
+    mine = np.zeros(site.trace.rows, dtype=bool)
+    mine[site.rows(real_only=False)] = True
+    held = np.zeros((0, site.k), dtype=bool)
+    for first in range(0, len(mine), ROWS):
+        here = mine[first : first + ROWS]
+        while len(held) < np.count_nonzero(here):
+            held = np.concatenate([held, next(drawn)])
+        block = np.zeros((len(here), site.k), dtype=bool)
+        block[here], held = np.split(held, [np.count_nonzero(here)])
+        yield block
 
 
 def _draw(site: Site, density: float | None, rng: np.random.Generator, factors: int) -> Iterator[NDArray[np.bool_]]:

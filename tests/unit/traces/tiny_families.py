@@ -16,10 +16,17 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 3,
     "max_position_embeddings": 64,
 }
+PATCHES: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 12,
+    "patch_size": 4,
+}
 ENCODERS = ("bert", "roberta", "distilbert", "albert", "modernbert", "electra", "esm")
-DECODERS = ("opt", "gpt2", "llama", "qwen2", "mistral", "gemma")
-PAIRS = ("t5", "t5-gated", "whisper")
-VISION = ("vit", "dinov2")
+DECODERS = ("opt", "gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma")
+PAIRS = ("t5", "t5-gated", "bart", "whisper")
+VISION = ("vit", "deit", "dinov2", "dinov2-registers")
 FAMILIES = (*ENCODERS, *DECODERS, *PAIRS, *VISION)
 
 
@@ -62,6 +69,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=97, n_embd=24, n_layer=2, n_head=3, n_positions=64)),
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**_small(num_key_value_heads=1))),
     "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**_small(num_key_value_heads=1))),
+    "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**_small(num_key_value_heads=1, head_dim=8))),
     "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**_small(num_key_value_heads=1))),
     "gemma": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**_small(num_key_value_heads=1, head_dim=8))),
     "t5": lambda: _t5(False),
@@ -85,20 +93,25 @@ BUILDERS: dict[str, Callable[[], Any]] = {
             decoder_start_token_id=1,
         )
     ),
-    "vit": lambda: hf.ViTForImageClassification(
-        hf.ViTConfig(
-            hidden_size=24,
-            intermediate_size=40,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            image_size=12,
-            patch_size=4,
+    "bart": lambda: hf.BartForConditionalGeneration(
+        hf.BartConfig(
+            vocab_size=97,
+            d_model=24,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=3,
+            decoder_attention_heads=3,
+            encoder_ffn_dim=40,
+            decoder_ffn_dim=40,
+            max_position_embeddings=64,
+            decoder_start_token_id=2,
         )
     ),
-    "dinov2": lambda: hf.Dinov2ForImageClassification(
-        hf.Dinov2Config(
-            hidden_size=24, mlp_ratio=2, num_hidden_layers=2, num_attention_heads=3, image_size=12, patch_size=4
-        )
+    "vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(intermediate_size=40, **PATCHES)),
+    "deit": lambda: hf.DeiTForImageClassification(hf.DeiTConfig(intermediate_size=40, **PATCHES)),
+    "dinov2": lambda: hf.Dinov2ForImageClassification(hf.Dinov2Config(mlp_ratio=2, **PATCHES)),
+    "dinov2-registers": lambda: hf.Dinov2WithRegistersForImageClassification(
+        hf.Dinov2WithRegistersConfig(mlp_ratio=2, **PATCHES)
     ),
 }
 
@@ -120,6 +133,6 @@ def inputs(family: str, batch: int, length: int, seed: int = 0) -> dict[str, tor
     if family == "whisper":
         return {"input_features": torch.randn((batch, 8, 20), generator=made), "decoder_input_ids": ids}
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if family.startswith("t5"):
+    if family in PAIRS:
         given["decoder_input_ids"] = ids
     return given
