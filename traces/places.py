@@ -104,21 +104,27 @@ def _block_inputs(model: Any, every: Sequence[MLPSite], linked: Linked) -> list[
 
 
 def _adapter_inputs(model: Any, every: Sequence[MLPSite], linked: Linked) -> list[MLPSite]:
-    """The second GEMMs of adapters: LoRA's B, a bottleneck's way up."""
+    """The second GEMMs of adapters, LoRA's B or a bottleneck's way up; of a gated one its gate: tokens that take it."""
     down = {site.module: site for site in every}
     layers = {_layer_of(site.module): site for site in every}
     found: list[MLPSite] = []
-    for full, module in model.named_modules():
+    modules = dict(model.named_modules())
+    for full, module in modules.items():
         match, shape = BOTTLENECK.search(full), weight_shape(module)
         place = layers.get(_layer_of(full))
         if match is None or shape is None or place is None:
             continue
         base = match.group("base")
         owner = "down" if base in down else projection(base) or base.rpartition(".")[2]
-        op = f"{owner}.lora_b" if match.group("lora") else "adapter.up"
+        gate = f"{base}.adapter.gate"
+        gated = not match.group("lora") and gate in modules
+        op = f"{owner}.lora_b" if match.group("lora") else "adapter.gate" if gated else "adapter.up"
         stem = place.name.rpartition(".")[0].removesuffix(".shared").removesuffix(".experts")
         taken = sum(site.name.startswith(f"{stem}.{op}") for site in found)
         name = f"{stem}.{op}" + (f".{taken}" if taken else "")
+        if gated:  # its GEMMs see the open tokens alone
+            found.append(MLPSite(name, place.layer, gate, 1, 1, None, False, output=True, op=op))
+            continue
         linked[full, 0] = name
         found.append(MLPSite(name, place.layer, full, *shape, None, False, op=op))
     if not found:

@@ -205,6 +205,40 @@ def test_adapters_that_are_not_folded_in(tiny_model: str) -> None:
         places(build("bert"), adapters=True)
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_bottlenecks_and_their_gates(gated: bool, tiny_model: str) -> None:
+    from traces.tuning.layers.bottleneck import Adapted, Bottleneck
+    from traces.tuning.layers.gate import Gate, GatedBottleneck, RealTokens
+
+    model = traces.load_model(tiny_model)
+    for site in find_sites(model):
+        owner, leaf = site.module.rpartition(".")[::2]
+        gate = Gate(24, "straight-through", False, RealTokens(model), "")
+        torch.nn.init.zeros_(gate.bias)
+        inner = GatedBottleneck(24, 6, "relu", gate) if gated else Bottleneck(24, 6, "relu")
+        setattr(model.get_submodule(owner), leaf, Adapted(model.get_submodule(site.module), inner))
+    model.eval()
+    _, chosen, linked = places(model, r"*.output.dense.base_layer", adapters=True)
+    found = [s for s in chosen if s.op.startswith("adapter.")]
+    assert {(s.op, s.k) for s in found} == {("adapter.gate", 1) if gated else ("adapter.up", 6)}
+    assert len(linked) == (0 if gated else 2)
+    tap = SiteTap(model, chosen)
+    seen: dict[str, torch.Tensor] = {}
+    for site in found:
+        owner = model.get_submodule(site.module)
+        if gated:
+            owner.register_forward_hook(lambda _m, _i, out, name=site.name: seen.__setitem__(name, out.clone()))
+        else:
+            owner.register_forward_pre_hook(lambda _m, i, name=site.name: seen.__setitem__(name, i[0].clone()))
+    with torch.inference_mode():
+        model(input_ids=torch.randint(4, 18, (3, 6), generator=torch.Generator().manual_seed(1)))
+    arrays, _ = tap.take().receive()
+    for site in found:
+        wanted = (seen[site.name].reshape(-1, site.k) != 0).numpy()
+        assert np.array_equal(unpack(arrays[site.name], site.k), wanted)
+        assert 0 < wanted.mean() < 1
+
+
 @pytest.mark.parametrize(
     ("layers", "wanted"),
     [("1", {"layers.1.down"}), ([0], {"layers.0.down"}), ("0-1", {"layers.0.down", "layers.1.down"}),
