@@ -41,22 +41,43 @@ def _tuning(name: str) -> dict[str, Any]:
 
 def _model(name: str) -> dict[str, Any]:
     from .loaders.packaged import MODELS
-    from .models import load_config, load_model
-    from .sites import find_sites, weight_shape
+    from .models import default_task, load_config, load_model
+    from .places import places
 
     config = load_config(name)
     entry = MODELS.get(name)
-    model = load_model(name, entry.task if entry else "features")
+    model = load_model(name, default_task(name))
     facts: dict[str, Any] = {"name": name, "family": config.model_type}
     if entry is not None:
         facts |= {"title": entry.title, "source": entry.source, "licence": entry.licence, "task": entry.task}
     facts["parameters"] = sum(p.numel() for p in model.parameters())
+    linear = _linear(model)
     try:
-        facts["sites"] = {s.name: f"{s.module} (K {s.k}, N {s.n})" for s in find_sites(model)}
+        facts["sites"] = {s.name: f"{s.module} (K {s.k}, N {s.n})" for s in places(model)[1]}
     except InputError as error:
         facts["sites"] = str(error)
-    facts["linear_modules"] = {n: list(s) for n, m in model.named_modules() if (s := weight_shape(m)) is not None}
+        # a down-projection reads the widest activation of a block that is there many times
+        repeated = {pattern: shape for pattern, shape in linear.items() if "*" in pattern}
+        widest = max((k for _, k, _ in repeated.values()), default=0)
+        likely = [pattern for pattern, (_, k, n) in repeated.items() if k == widest > n]
+        facts["name_sites_by_hand"] = [f"--site '{pattern}'" for pattern in likely]
+    facts["linear_modules"] = {pattern: f"{m} x (K {k}, N {n})" for pattern, (m, k, n) in linear.items()}
     return facts
+
+
+def _linear(model: Any) -> dict[str, tuple[int, int, int]]:
+    """Linear modules as patterns with a star for each layer's number: how many there are, K and N."""
+    from .sites import weight_shape
+
+    found: dict[str, tuple[int, int, int]] = {}
+    for name, module in model.named_modules():
+        shape = weight_shape(module)
+        if shape is not None:
+            pattern = ".".join("*" if part.isdigit() else part for part in name.split("."))
+            same = found.get(pattern, (0, *shape))[1:] == shape
+            pattern = pattern if same else name
+            found[pattern] = (found.get(pattern, (0,))[0] + 1, *shape)
+    return found
 
 
 def _dataset(name: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ and the wrapper that stands at the name is what is hooked.
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -247,10 +246,13 @@ def _shared(groups: list[MLPSite], config: Any) -> list[MLPSite]:
 
 
 def _by_hand(modules: dict[str, Any], patterns: list[str]) -> list[MLPSite]:
+    """Linear modules whose name ends like a pattern; a star stands for one part of the name, or of a part."""
+    globs = "|".join("[^.]*".join(re.escape(piece) for piece in pattern.split("*")) for pattern in patterns)
+    expression = re.compile(rf"(?:.*\.)?(?:{globs})")
     found: list[MLPSite] = []
     for full, module in modules.items():
         shape = weight_shape(module)
-        if shape is not None and any(fnmatch.fnmatch(full, p) or fnmatch.fnmatch(full, f"*.{p}") for p in patterns):
+        if shape is not None and expression.fullmatch(full):
             found.append(MLPSite(full, len(found), full, *shape, None, False))
     if not found:
         listed = "', '".join(patterns)

@@ -28,7 +28,7 @@ LIMIT, BATCH = 7, 3
 def save(family: str, folder: Path) -> str:
     place = folder / family
     build(family).save_pretrained(place)
-    if family in PAIRS:
+    if family not in VISION:
         write_tokenizer(place)
     if family == "whisper":
         from transformers import WhisperFeatureExtractor
@@ -196,3 +196,33 @@ def test_a_task_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         traces.record(model, data=data, text=column, limit=2, out=tmp_path / "t.zarr", progress=False)
     with pytest.raises(InputError, match="task 'sequence' is not known"):
         traces.record(model, data=data, task="sequence", limit=2, out=tmp_path / "t.zarr", progress=False)
+
+
+def test_a_model_is_described_by_its_sites(tmp_path: Path) -> None:
+    facts = traces.describe("model", save("t5-gated", tmp_path))
+    assert facts["family"] == "t5"
+    assert facts["sites"]["decoder.layers.1.down"] == "decoder.block.1.layer.2.DenseReluDense.wo (K 40, N 24)"
+    assert facts["sites"]["encoder.layers.0.gate"].startswith("encoder.block.0.layer.1.DenseReluDense.act")
+    assert facts["linear_modules"]["encoder.block.*.layer.*.SelfAttention.q"] == "2 x (K 24, N 24)"
+
+
+def test_an_unknown_family_says_how_its_sites_are_named_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from traces.sites import FAMILIES
+
+    model = save("llama", tmp_path)
+    known = find_sites(build("llama"))
+    monkeypatch.delitem(FAMILIES, "llama")
+    facts = traces.describe("model", model)
+    assert "not in the table of MLP sites" in facts["sites"]
+    assert facts["name_sites_by_hand"] == ["--site 'model.layers.*.mlp.down_proj'"]
+    pattern = facts["name_sites_by_hand"][0].split("'")[1]
+    assert [s.module for s in find_sites(build("llama"), pattern)] == [s.module for s in known]
+
+
+def test_a_star_stands_for_one_part_of_a_name() -> None:
+    model = build("bert")
+    named = find_sites(model, "encoder.layer.*.output.dense")
+    assert [s.module for s in named] == [s.module for s in find_sites(model)]  # and not attention.output.dense
+    assert len(find_sites(model, ["layer.0.*.dense", "layer.1.attention.*.dense"])) == 3
