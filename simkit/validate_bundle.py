@@ -239,6 +239,8 @@ def _cpu_measurement(frame: pd.DataFrame) -> CpuMeasurement:
     from .measure.cpu_scores import from_frames
 
     groups = frame[frame["flaw"] == ""]
+    # a machine that grew busy was measured with fewer threads from there on
+    groups = groups[groups["threads"] == groups["threads"].mode().max()]
     columns = [name for name in groups.columns if name.startswith("shape_")]
     parts = [
         pd.DataFrame({name.removeprefix("shape_"): list(row[name]) for name in columns}) for _, row in groups.iterrows()

@@ -219,6 +219,12 @@ def run_campaign(
     done = _go(campaign, Journal(path), budget, name)
     if done is None:
         return None
+    flawed = [str(row["flaw"]) for row in done if row["flaw"]]
+    if flawed:
+        print(  # noqa: T201
+            f"{name}: {len(flawed)} of {len(done)} points are marked and left out of fits; first because: {flawed[0]}",
+            file=sys.stderr,
+        )
     bundle = write_bundle(path, done, {**environment(), **campaign.facts, "campaign": name, "device": where})
     Journal(path).path.unlink(missing_ok=True)
     return bundle

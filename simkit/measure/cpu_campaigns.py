@@ -68,10 +68,17 @@ def _check(point: Point) -> Row:
 
 
 def _shapes(point: Point, budget_s: float) -> Row:
+    load = os.getloadavg()[0]
     found = measure_cpu(dense=GROUP, sparse=GROUP, budget_s=budget_s, seed=1000 + 2 * point["seed"])
     frame = found.frame()
     columns = {f"shape_{name}": frame[name].tolist() for name in frame.columns}
-    return {**columns, "threads": found.threads, "joules": found.joules, "seconds": float(frame["seconds"].sum())}
+    return {
+        **columns,
+        "load": load,
+        "threads": found.threads,
+        "joules": found.joules,
+        "seconds": float(frame["seconds"].sum()),
+    }
 
 
 def _energy(point: Point) -> Row:

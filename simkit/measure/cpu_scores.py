@@ -162,8 +162,13 @@ def _score_gathers(data: _Split, sheet: DataSheet) -> list[dict[str, Any]]:
 
 
 def from_frames(frames: Sequence[pd.DataFrame], threads: int) -> CpuMeasurement:
-    """Rebuild a measurement from stored rows of `CpuMeasurement.frame`; passes are cut to the fewest of any group."""
-    every = pd.concat(frames, ignore_index=True)
+    """Rebuild a measurement from stored rows of `CpuMeasurement.frame`; passes are cut to the fewest of any group.
+
+    Groups are mixed, because they were measured at different times and the last shapes are those that are scored; a
+    shape that two groups drew is kept once, so that it cannot be fitted and scored.
+    """
+    every = pd.concat(frames, ignore_index=True).drop_duplicates(["op", "m", "n", "k", "density"])
+    every = every.sample(frac=1.0, random_state=0)
     passes = int(every["raw_seconds"].map(len).min())
     raw = {op: part["raw_seconds"] for op, part in every.groupby("op")}
     dense, gathers = every[every["op"] == "dense"], every[every["op"] == "gather"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from hwmodels.gpu.calibrate import predict_gathers
@@ -15,7 +15,7 @@ from simkit.measure import cpu, cpu_scores
 from simkit.measure.bundle import write_bundle
 from simkit.measure.cpu import CpuMeasurement, dense_plan, gather_matmul, sparse_plan
 from simkit.measure.cpu_scores import DataSheet, cpu_start, score_cpu
-from simkit.validate_gpu import validate_bundle
+from simkit.validate_bundle import bundle_predictions, validate_bundle
 
 
 @pytest.mark.parametrize(("m", "k", "n", "rows"), [(1, 50, 17, 0), (1, 50, 300, 3), (5, 97, 530, 41), (8, 64, 16, 64)])
@@ -93,10 +93,37 @@ def test_rapl_is_said_to_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert cpu.rapl_joules() == pytest.approx(2.5)
 
 
-def test_a_stored_processor_bundle_scores_as_it_did(tmp_path: Path) -> None:
-    found = synthetic(0.02)
+def bundled(found: CpuMeasurement, threads: int) -> dict[str, object]:
     frame = found.frame()
-    row = {"point": "0", "flaw": "", "seconds": 1.0, "threads": 2, **{f"shape_{c}": frame[c].tolist() for c in frame}}
-    write_bundle(tmp_path / "cpu" / "calibrate.parquet", [row], {})
-    stored, fresh = validate_bundle("cpu", tmp_path), score_cpu(found)
-    assert pd.DataFrame(stored)["mape_percent"].tolist() == pytest.approx(pd.DataFrame(fresh)["mape_percent"].tolist())
+    shapes = {f"shape_{name}": frame[name].tolist() for name in frame}
+    return {"point": "0", "flaw": "", "seconds": 1.0, "threads": threads, **shapes}
+
+
+def test_a_stored_processor_bundle_scores_as_well_as_a_fresh_one(tmp_path: Path) -> None:
+    found = synthetic(0.02)
+    write_bundle(tmp_path / "cpu" / "calibrate.parquet", [bundled(found, 2)], {})
+    stored, fresh = (
+        {(row["set"], row["model"]): row for row in rows}
+        for rows in (validate_bundle("cpu", tmp_path), score_cpu(found))
+    )
+    assert set(stored) == set(fresh)
+    for name in ("cpu dense", "cpu gather"):
+        ours, theirs = stored[name, "calibrated"], fresh[name, "calibrated"]
+        assert ours["mape_percent"] < 5
+        assert (ours["rows_fit"], ours["rows_scored"]) == (theirs["rows_fit"], theirs["rows_scored"])
+    table = bundle_predictions("cpu", tmp_path)
+    assert len(table) == sum(stored[name, "calibrated"]["rows_scored"] for name in ("cpu dense", "cpu gather"))
+    assert float((table["predicted"] / table["measured"] - 1).abs().mean()) < 0.05
+
+
+def test_groups_of_a_bundle_are_mixed_and_no_shape_is_on_both_sides(tmp_path: Path) -> None:
+    found = synthetic(0.02)
+    slower = replace(found, dense_raw=found.dense_raw * 2, sparse_raw=found.sparse_raw * 2)
+    merged = cpu_scores.from_frames([found.frame(), slower.frame()], 2)
+    assert len(merged.dense) == len(set(merged.dense)) == 150
+    assert sorted(merged.dense) == sorted(found.dense)
+    assert merged.dense != found.dense
+    # a group that a busy machine measured with one thread is not mixed with those of two
+    rows = [bundled(found, 2), bundled(found, 2), bundled(slower, 1)]
+    write_bundle(tmp_path / "cpu" / "calibrate.parquet", rows, {})
+    assert {row["threads"] for row in validate_bundle("cpu", tmp_path)} == {2}
