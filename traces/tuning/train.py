@@ -71,7 +71,9 @@ def tune(
         plan = plan.model_copy(update={"seed": seed})
     folder = Path(out)
     wanted = task or default_task(model)
-    content = load_data(data, text=text or "text", label=label or (None if wanted == "causal-lm" else "label"))
+    content = load_data(
+        data, text=text or "text", label=label or (None if wanted == "causal-lm" else "label"), task=wanted
+    )
     if wanted == "features":
         raise InputError(f"model '{model}' has no head to tune; name a task, such as classification")
     if wanted != "causal-lm" and content.train.labels is None:
