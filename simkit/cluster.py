@@ -83,21 +83,25 @@ class Cluster:
                     session.close()
                 patience = self.return_s
 
+    def check(self) -> None:
+        """Refuse an address or TLS files that cannot be used, before anything is begun."""
+        if not self.address.startswith(("tcp://", "tls://")):
+            raise InputError(f"scheduler '{self.address}' is not an address; write tcp://HOST:PORT or tls://HOST:PORT")
+        self._security(_distributed())
+
     def _connect(self, patience: float) -> Any:
         """Return a connected client; one that finds nothing leaves one clear line."""
         distributed = _distributed()
-        if not self.address.startswith(("tcp://", "tls://")):
-            raise InputError(f"scheduler '{self.address}' is not an address; write tcp://HOST:PORT or tls://HOST:PORT")
         security = self._security(distributed)
         until = time.monotonic() + patience
         while True:
             left = max(1.0, until - time.monotonic())
             try:
                 return distributed.Client(self.address, security=security, timeout=left, set_as_default=False)
-            except (OSError, TimeoutError, RuntimeError) as error:
+            except (OSError, TimeoutError, RuntimeError):
                 if time.monotonic() >= until:
                     raise UnavailableError(
-                        f"no scheduler answers at {self.address} ({_first_line(error)}); start one with "
+                        f"no scheduler answers at {self.address} within {patience:g} s; start one with "
                         "'dask scheduler', or leave --scheduler out; points that are done are kept"
                     ) from None
                 time.sleep(0.5)

@@ -220,8 +220,14 @@ def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _meta_of(where: Path, stored: dict[bytes, bytes] | None) -> dict[str, Any]:
     meta: dict[str, Any] = json.loads((stored or {}).get(b"zeroskip", b"{}"))
-    if meta.pop("schema", None) != SCHEMA:
-        raise VersionError(f"{where} is not a result of schema {SCHEMA}; replay the trace again, or write elsewhere")
+    schema = meta.pop("schema", None)
+    if schema is None:
+        raise CorruptError(f"{where} is a table but not a result (it names no runs); give what 'simkit replay' wrote")
+    if schema != SCHEMA:
+        raise VersionError(
+            f"{where} was written by another version (schema {schema}, this one reads {SCHEMA}); "
+            "replay the trace again, or write elsewhere"
+        )
     shared = meta.pop("shared", {})
     for run in meta["runs"].values():
         run.update({name: shared[key] for name, key in run.pop("shared", {}).items()})

@@ -20,7 +20,7 @@ from .errors import InputError
 from .parts import Parts, write_part
 from .plan import Plan, Point, make_plan
 from .pool import DEATHS, Feed, LocalPool
-from .replay import DEFAULT_TABLE, Rows
+from .replay import DEFAULT_TABLE, DELAY_S, Rows
 from .result import ENERGY, Result
 from .worker import Worker, job_of
 from .workload import label_of
@@ -151,7 +151,6 @@ def run_plan(
 
     start = time.monotonic()
     tell = on_event or (lambda event: None)
-    folder.mkdir(parents=True, exist_ok=True)
     parts = Parts(folder)
     parts.refresh()
     total = plan.count()
@@ -169,7 +168,7 @@ def run_plan(
             tell({**_point_event(plan, point, {"run": runs[point], "reason": "", "seconds": 0.0}), "stored": True})
 
     with (
-        tqdm(total=total, desc="sweep", unit="point", disable=not progress) as bar,
+        tqdm(total=total, desc="sweep", unit="point", disable=not progress, delay=DELAY_S) as bar,
         contextlib.closing(work(feed)) as batches,
     ):
         for kind, content in batches:
@@ -214,6 +213,7 @@ def _workers(
         from .cluster import Cluster
 
         cluster = Cluster(scheduler) if isinstance(scheduler, str) else scheduler
+        cluster.check()
         return lambda feed: cluster.run(job, feed)
     if count := default_processes(total, processes):
         log.info("%d worker processes", count)
@@ -317,6 +317,7 @@ def _ok_row(run: str, facts: Json) -> Json:
 
 def write_points(table: pd.DataFrame, path: Path) -> Path:
     """Write a table of points as Parquet, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         table.to_parquet(partial, index=False)

@@ -78,9 +78,9 @@ def sweep(
     stored = write_points(table, folder / "points.parquet")
     if not as_json:
         _print_points(done)
-        typer.echo(f"{len(done.runs):,} points, {done.computed:,} computed in {done.seconds:.1f} s; all in {stored}")
+        typer.echo(f"{_points(len(done.runs))}, {done.computed:,} computed in {done.seconds:.1f} s; all in {stored}")
     if done.failed:
-        typer.echo(f"simkit: {len(done.failed):,} points failed: {done.failed[0]['reason']}", err=True)
+        typer.echo(f"simkit: {_points(len(done.failed))} failed: {done.failed[0]['reason']}", err=True)
         raise typer.Exit(1)
 
 
@@ -105,16 +105,20 @@ def _dry_run(plan: Any, processes: int | None, as_json: bool) -> None:
     names = dict.fromkeys(name for row in rows for name in row["fields"])
     more = f", the first {SHOWN}" if expected["points"] > SHOWN else ""
     columns = {**_telling(POINT, rows), **{name: name for name in names}}
-    emit_table(rows, columns, title=f"{expected['points']:,} points{more}")
+    emit_table(rows, columns, title=f"{_points(expected['points'])}{more}")
     typer.echo(
         f"about {_duration(expected['seconds'])} on {count or 'this one'} process{'es' if count > 1 else ''}: "
-        f"{expected['points']:,} points of {expected['counts']:,} distinct counts"
+        f"{_points(expected['points'])} of {expected['counts']:,} distinct counts"
     )
 
 
 def _telling(columns: dict[str, str], rows: list[dict[str, Any]]) -> dict[str, str]:
     """Leave out columns that say the same in every row."""
     return {key: name for key, name in columns.items() if len({row.get(key) for row in rows}) > 1 or key == "arch"}
+
+
+def _points(count: int) -> str:
+    return f"{count:,} point{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
@@ -126,7 +130,7 @@ def _duration(seconds: float) -> str:
 def _print_points(done: Any) -> None:
     """Print all points where they are few, otherwise those with the lowest energy-delay product."""
     table = done.table()
-    title = f"{len(table):,} points"
+    title = _points(len(table))
     if len(table) > SHOWN and "energy_delay_js" in table:
         table = table.nsmallest(SHOWN, "energy_delay_js")
         title += f"; the {SHOWN} of lowest energy-delay product"
