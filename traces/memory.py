@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -126,8 +127,8 @@ def step_memory(
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0)  # the model must stay as it is
     random = torch.get_rng_state()
-    _step(net, lambda: losses(*shapes[0]), optimizer, clip)
-    (first, ends), (second, _) = (_step(net, lambda shape=shape: losses(*shape), optimizer, clip) for shape in shapes)
+    _step(net, partial(losses, *shapes[0]), optimizer, clip)
+    (first, ends), (second, _) = (_step(net, partial(losses, *shape), optimizer, clip) for shape in shapes)
     torch.set_rng_state(random)
     if [(number, size > 0) for number, size in first] != [(number, size > 0) for number, size in second]:
         raise InputError(

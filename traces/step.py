@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,7 +209,7 @@ def tuning_step(
     def loss(b: int, s: int) -> torch.Tensor:
         return loss_of(net, example(net, wanted, b, s), wanted)
 
-    steps = masked(step_ops(net, [lambda shape=shape: loss(*shape) for shape in shapes], shapes), net)  # type: ignore[misc]
+    steps = masked(step_ops(net, [partial(loss, *shape) for shape in shapes], shapes), net)
     tokens = length + (virtual_tokens(net) if masks is None else 0)
     memory = step_memory(net, loss, shapes, batch, tokens, plan.train.clip)
     counted = sum(p.numel() for p in net.parameters() if p.requires_grad)
