@@ -85,6 +85,20 @@ def _edges(op: Op, params: DstcParams) -> NDArray[np.int64]:
     return np.append(np.arange(0, op.n, params.tile), op.n)
 
 
+def _dense_cycles(op: Op, params: DstcParams) -> int:
+    """Cycles of one copy with all-ones masks."""
+    per_round = _dense_columns(op, params) * op.k
+    batch = min(op.batch or op.m, op.m)
+    launches, rest = divmod(op.m, batch)
+
+    def launch(rows: int) -> int:
+        full, left = divmod(rows, params.tile)
+        rounds = full * -(-params.tile // params.step_m) + -(-left // params.step_m)
+        return -(-rounds * per_round // params.units)
+
+    return launches * launch(batch) + launch(rest)
+
+
 def _dense_columns(op: Op, params: DstcParams) -> int:
     """Rounds of dense weights in one channel, over all tiles."""
     full, rest = divmod(op.n, params.tile)
@@ -107,11 +121,8 @@ def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
     """Count a GEMM."""
     starts = group_starts(op, params.tile)
     steps = _group_steps(op, params, starts)
-    row_cycles, dense_cycles = np.empty_like(steps), np.empty_like(steps)
-    batch = op.batch or op.m
-    _spread(steps, starts, batch, params.units, row_cycles)
-    dense_steps = -(-np.diff(starts) // params.step_m) * (_dense_columns(op, params) * op.k)
-    _spread(dense_steps, starts, batch, params.units, dense_cycles)
+    row_cycles = np.empty_like(steps)
+    _spread(steps, starts, op.batch or op.m, params.units, row_cycles)
     cycles = int(row_cycles.sum()) * op.repeat
     effectual = op.effectual_macs
     total = int(steps.sum()) * op.repeat
@@ -119,7 +130,7 @@ def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
     weight_reads = op.weight_nonzeros * (len(starts) - 1)
     return Compute(
         cycles=cycles,
-        dense_cycles=int(dense_cycles.sum()) * op.repeat,
+        dense_cycles=_dense_cycles(op, params) * op.repeat,
         group_rows=params.tile,
         row_cycles=row_cycles,
         actions={

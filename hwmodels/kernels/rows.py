@@ -40,6 +40,9 @@ def grouped_blocks(mask: Mask, starts: NDArray[np.int64]) -> Iterator[tuple[Word
     held: list[Words] = []
     first = done = group = 0
     for block in mask.blocks(BLOCK_ROWS):
+        if len(block) == starts[-1]:
+            yield np.ascontiguousarray(block), starts
+            return
         held.append(block)
         done += len(block)
         last = int(np.searchsorted(starts, done, side="right")) - 1
