@@ -21,6 +21,7 @@ from .lora import LoRA
 from .prune import Prune
 from .quantise import Quantise
 from .relufy import Activation
+from .salf import Freeze
 
 
 def _modules() -> dict[str, type[Part]]:
@@ -119,7 +120,7 @@ class Tuning(Part):
         What it is called in traces, tables and figures.
     module : Part
         What is trained: its ``type`` is a registered method's.
-    activation, prune, quantise, blocks, density, distil, train
+    activation, prune, quantise, blocks, freeze, density, distil, train
         The other parts; see their classes.
     init_from : str, optional
         Name of the tuning whose result this one starts from.
@@ -139,6 +140,7 @@ class Tuning(Part):
     prune: Prune | None = None
     quantise: Quantise | None = None
     blocks: BlockGates | None = None
+    freeze: Freeze | None = None
     density: DensityLoss | None = None
     distil: Distil | None = None
     train: Training = Training()
@@ -170,6 +172,7 @@ class Tuning(Part):
             self.module.change(),
             pruned.guard if pruned is not None else None,
             gates,
+            self.freeze.change() if self.freeze is not None else None,
         ]
         return [change for change in made if change is not None]
 
