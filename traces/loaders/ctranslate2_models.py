@@ -42,6 +42,8 @@ class _Reader:
     def text(self) -> str:
         length = self.number("H")
         self.place += length
+        if self.place > len(self.data):
+            raise ValueError("it ends inside a name")
         return self.data[self.place - length : self.place - 1].decode()
 
     def variable(self) -> Array:
@@ -163,6 +165,8 @@ def whisper(prefix: str) -> Extract:
             encoder_ffn_dim=inner,
             decoder_ffn_dim=inner,
             num_mel_bins=weights["model.encoder.conv1.weight"].shape[1],
+            max_source_positions=len(weights["model.encoder.embed_positions.weight"]),
+            max_target_positions=len(weights["model.decoder.embed_positions.weight"]),
             **special,
         )
         model = WhisperForConditionalGeneration(config).to(torch.float16)

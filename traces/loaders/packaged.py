@@ -132,7 +132,7 @@ _ENTRIES = (
     ),
     ModelEntry(
         name="albert-uspto",
-        title="ALBERT encoder over chemical reactions, 12 shared layers, d 256, d_ff 512, GELU, 0.8 M parameters",
+        title="ALBERT encoder over chemical reactions, 12 shared layers, d 256, d_ff 512, GELU, 0.77 M parameters",
         source="rxnmapper 0.4.3 on PyPI: Schwaller et al., Science Advances 7 (2021), doi:10.1126/sciadv.abe4166",
         licence="MIT",
         family="albert",
