@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,30 @@ def test_deviation_by_hand_for_a_language_model() -> None:
                     gold = int(batch.labels[row, place + 1])
                     terms[layer].append(-(cosines[gold] - np.log(np.exp(cosines).sum())))
     assert found.tolist() == pytest.approx([np.mean(t) for t in terms], rel=1e-4)
+
+
+def test_deviation_of_a_classifier_falls_where_its_labels_part() -> None:
+    made = torch.Generator().manual_seed(1)
+
+    def run(**given: Any) -> Any:
+        labels = given["pixel_values"][:, None, None]
+        toward = torch.eye(6)[0] * (2.0 * labels - 1)
+        # a shift of all tokens, as layers have; tokens past the third are padding and say the opposite
+        noise = [torch.randn((len(labels), 5, 6), generator=made) + 4 for _ in range(4)]
+        sign = torch.tensor([1.0, 1, 1, -9, -9])[:, None]
+        return SimpleNamespace(hidden_states=[n + w * sign * toward for n, w in zip(noise, (0, 1, 4, 2), strict=True)])
+
+    def draw(count: int, size: int) -> Iterator[Batch]:
+        for _ in range(count):
+            labels = torch.arange(size) % 2
+            mask = torch.tensor([[True, True, True, False, False]]).expand(size, 5)
+            yield Batch(np.arange(size), {"pixel_values": labels.float()}, mask, labels)
+
+    found = deviations(run, Sample(draw, loss, "image-classification", 0), Freeze(layers=1, batches=4), 3)
+    assert found.shape == (4,)
+    assert found[0] > 0.6  # nothing to tell the labels by: log 2
+    assert int(found.argmin()) == 2
+    assert found[2] < found[3] < found[1] < found[0]
 
 
 def test_fitted_head_separates_what_can_be_separated() -> None:
