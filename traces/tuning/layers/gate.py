@@ -111,14 +111,14 @@ class GatedBottleneck(Bottleneck):
     def __init__(self, width: int, inner: int, activation: str, gate: Gate) -> None:
         super().__init__(width, inner, activation)
         self.gate = gate
-        self.always = False  # list the adapter's ops for every token, whatever the gate says
+        self.everything = False  # run every token, whatever the gate says: to list the ops of any batch
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """Apply to h (B, S, d) or (B S, d); where a gate is closed, the bits of h are returned as they are."""
         gate: torch.Tensor = self.gate(h)
         if self.training:
             return h + gate * self.delta(h)
-        if self.always:
+        if self.everything:
             return torch.where(gate != 0, h + self.delta(h), h)
         chosen = gate[..., 0] != 0
         rows = h[chosen]
