@@ -14,9 +14,8 @@ from .loaders.datasets import DATASETS
 from .loaders.text_data import passages
 from .splits import SPLIT_SEED, Data, DatasetEntry, Labels, Split, cut
 
-__all__ = ["DATASETS", "Data", "DatasetEntry", "Split", "TextData", "list_datasets", "load_data"]
+__all__ = ["DATASETS", "Data", "DatasetEntry", "Split", "list_datasets", "load_data"]
 
-TextData = Data
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 

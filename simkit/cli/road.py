@@ -90,7 +90,11 @@ def record(
         str | None, typer.Option(help="Only these: numbers as 0,3,5-7, or a glob over site names.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences in a forward pass.")] = 32,
-    text: Annotated[str | None, typer.Option(help="Text column of a file or hub data set.")] = None,
+    max_length: Annotated[
+        int, typer.Option(help="Tokens kept of a text, or patches and class token of an image.")
+    ] = 64,
+    task: Annotated[str | None, typer.Option(help="Which head to load; what the model is for by default.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the texts, or of paths of images or WAV files.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column of a file or hub data set.")] = None,
     site: Annotated[list[str] | None, typer.Option(help="Site pattern for a model whose family is unknown.")] = None,
     new_tokens: Annotated[int, typer.Option(help="Tokens to decode after each prompt, with a KV cache.")] = 0,
@@ -109,7 +113,7 @@ def record(
     merge: Annotated[bool, typer.Option(help="Fold adapters into the weights.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print facts of the trace as JSON.")] = False,
 ) -> None:
-    """Record a model's activation masks over held-out text; a stopped run goes on where it was."""
+    """Record a model's activation masks over held-out data; a stopped run goes on where it was."""
     import traces
 
     from .trace import print_info
@@ -124,6 +128,8 @@ def record(
         seconds=seconds,
         layers=layers,
         batch_size=batch_size,
+        max_length=max_length,
+        task=task,
         text=text,
         label=label,
         sites=site,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..batches import Batch, training_order
-from ..data import TextData
+from ..data import Data
 from ..errors import InputError, NumericError
 from ..files import write_atomic, write_json
 from ..inputs import Inputs, prepare
@@ -71,7 +71,7 @@ class Trainer:
     ----------
     run : Run
         What decides the outcome.
-    data : TextData
+    data : Data
         Its two splits.
     folder : Path
         Where the result goes.
@@ -82,7 +82,7 @@ class Trainer:
     """
 
     def __init__(
-        self, run: Run, data: TextData, folder: Path, start: Path | None, teacher: Path | None, progress: bool
+        self, run: Run, data: Data, folder: Path, start: Path | None, teacher: Path | None, progress: bool
     ) -> None:
         import torch
 
