@@ -24,6 +24,7 @@ BUILT_IN = (
     "qlora",
     "adapter",
     "gated",
+    "adamix",
     "relufy",
     "density",
     "ada_density",
