@@ -114,7 +114,7 @@ def array_key(name: str) -> str:
 def create_array(store: Any, name: str, layout: Layout) -> Any:
     """Create one array. Without a second chunk there is no shard, for a shard's index would be most of it."""
     import zarr
-    from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
+    from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
 
     tokens = not layout.width
     item = np.dtype(layout.dtype).itemsize
@@ -122,14 +122,13 @@ def create_array(store: Any, name: str, layout: Layout) -> Any:
     rows = min(65536, capacity) if tokens else chunk_rows(item * layout.width, capacity)
     count = -(-capacity // rows)
     filters: tuple[Any, ...] = ()
-    compressor: Any = ZstdCodec(level=9)
+    shuffle, level = "shuffle", 9 if tokens else 5  # bytes of like weight together: neighbours differ in the last
     if layout.dtype == "uint64":
         # word by word, then bit by bit: a neuron's bits over the tokens lie together, so its own density decides
         # how far they shrink
         filters = (TransposeCodec(order=(1, 0)),)
-        compressor = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=8, blocksize=CHUNK_BYTES)
-    elif not tokens:
-        compressor = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=item, blocksize=CHUNK_BYTES)
+        shuffle = "bitshuffle"
+    compressor = BloscCodec(cname="zstd", clevel=level, shuffle=shuffle, typesize=item, blocksize=CHUNK_BYTES)
     across = () if tokens else (layout.width,)
     return zarr.create_array(
         store,

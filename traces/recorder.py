@@ -361,7 +361,7 @@ class _Session:
             listed = ", ".join(f"{count} at {site}" for site, count in bad.items())
             raise NumericError(
                 f"activations are not finite ({listed}; sequences {rows.min()}..{rows.max()}); "
-                "check the model's weights and dtype, or allow them with allow_non_finite"
+                "check the model's weights and dtype, or allow them (allow_non_finite, --allow-non-finite)"
             )
         stacks = {meta.name: meta.stack for meta in writer.root.sites}
         writer.append(columns, spread(arrays, columns, stacks) if any(stacks.values()) else arrays)

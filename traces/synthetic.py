@@ -66,6 +66,8 @@ def synthesise(
         raise InputError(f"density {density}: must be between 0 and 1")
     if not trace.rows:
         raise InputError(f"trace '{trace.name}' has no rows to learn from")
+    if any(meta.experts for meta in trace.root.sites):
+        raise InputError(f"trace '{trace.name}' is of a mixture of experts; synthetic ones are not drawn of such")
     metas = [SiteMeta(s.name, s.layer, s.op, s.k, s.n, stack=s.meta.stack) for s in trace.sites.values()]
     attrs = {k: v for k, v in trace.root.attrs.items() if k not in FRESH}
     attrs |= {"synthetic": True, "synthetic_from": {"hash": trace.hash, "density": density, "seed": seed}}
