@@ -114,8 +114,8 @@ class ImageInputs(Inputs):
 
     Parameters
     ----------
-    images : sequence
-        uint8 arrays (H, W) or (H, W, C), paths of files, or their bytes.
+    images : array or sequence
+        uint8 (N, H, W) or (N, H, W, C); or paths of files, or their bytes.
     tokens : int
         Of each image in the model: patches and special tokens.
     size : int
@@ -146,22 +146,25 @@ class ImageInputs(Inputs):
         """Return ``pixel_values``, float32[B, 3, size, size]; every token is real."""
         import torch
 
-        pixels = torch.stack([self._pixels(row) for row in rows])
+        if isinstance(self.images, np.ndarray):  # all of one size: resized together
+            pixels = self._pixels(self.images[list(rows)])
+        else:
+            pixels = torch.cat([self._pixels(_read_image(self.images[row])[None]) for row in rows])
         mask = torch.ones((len(rows), self.lengths[0]), dtype=torch.bool)
         labels = None if self.labels is None else self.labels[list(rows)]
         return Batch(np.asarray(rows, dtype=np.int64), {"pixel_values": pixels} | self.extra, mask, labels)
 
-    def _pixels(self, row: int) -> Any:
+    def _pixels(self, images: Any) -> Any:
+        """Resize uint8 images (B, H, W) or (B, H, W, C) and normalise their channels; grey ones become three."""
         import torch
 
-        image = self.images[row]
-        array = np.atleast_3d(_read_image(image) if isinstance(image, str | bytes) else image)
-        array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
-        values = torch.from_numpy(np.array(array)).permute(2, 0, 1).float() / 255
+        array = images[..., None] if images.ndim == 3 else images[..., :3]
+        values = torch.from_numpy(np.array(array)).permute(0, 3, 1, 2).float() / 255
         sized = torch.nn.functional.interpolate(
-            values[None], (self.size, self.size), mode="bicubic", antialias=True, align_corners=False
-        )[0].clamp(0, 1)
-        return (sized - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.deviation)[:, None, None]
+            values, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0, 1)
+        mean, deviation = (torch.tensor(facts)[:, None, None] for facts in (self.mean, self.deviation))
+        return (sized - mean) / deviation
 
     def fingerprint(self) -> bytes:
         """Return a digest of the images' bytes and of how they are prepared."""
