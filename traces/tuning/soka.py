@@ -210,18 +210,10 @@ class _Soka(Change):
 
     def merge(self, net: Any) -> Any:
         """Fold every term into its weight."""
+        from .layers.lowrank import unwrap
+
         return unwrap(net)
 
     def facts(self, net: Any) -> dict[str, Any]:
         """Return rank, what either criterion asked for, energy and factor shapes of each matrix."""
         return {"kronecker": self._facts}
-
-
-def unwrap(net: Any) -> Any:
-    """Put every wrapper's deployed form in its place."""
-    from .layers.lowrank import Wrapped
-
-    for name, module in list(net.named_modules()):
-        if isinstance(module, Wrapped):
-            net.set_submodule(name, module.unwrap())
-    return net

@@ -12,7 +12,6 @@ from ..errors import InputError
 from ..sites import weight_shape
 from .change import Change, Decided, Method, Part, Sample
 from .lora import heads, linear_targets
-from .soka import unwrap
 
 if TYPE_CHECKING:
     import torch
@@ -319,6 +318,7 @@ class _Spt(Change):
 
     def merge(self, net: Any) -> Any:
         """Fold single weights and low-rank pairs; adapters stay."""
+        from .layers.lowrank import unwrap
         from .layers.spt import fold_single_weights
 
         fold_single_weights(net)

@@ -87,3 +87,11 @@ class LowRankLinear(Wrapped):
         """Return the base layer with the pair folded into its weight."""
         matrix(self.base_layer).add_(self.low_rank.delta().detach())
         return self.base_layer
+
+
+def unwrap(net: torch.nn.Module) -> torch.nn.Module:
+    """Put every wrapper's deployed form in its place."""
+    for name, module in list(net.named_modules()):
+        if isinstance(module, Wrapped):
+            net.set_submodule(name, module.unwrap())
+    return net
