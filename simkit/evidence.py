@@ -6,9 +6,12 @@ import json
 import os
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from .provenance import model_sources
+from hwmodels import list_archs, load_arch
+
+from .provenance import key_of, model_sources
 from .sweep import cache_folder
 
 Row = dict[str, Any]
@@ -16,22 +19,23 @@ Row = dict[str, Any]
 
 @lru_cache(maxsize=1)
 def published_rows() -> list[Row]:
-    """Rows of `simkit.validate_published.validate_published`, from the cache where the kernels are the same.
+    """Rows of `simkit.validate_published.validate_published`, from the cache where kernels and figures are the same.
 
     Returns
     -------
     list of dict
         Keys target, arch, source, published, ours, error (relative), verdict, reason.
     """
-    from .validate_published import validate_published
+    from . import validate_published as table
 
-    path = cache_folder() / f"published-{model_sources()}.json"
+    figures = [Path(table.__file__).read_text(encoding="utf-8"), *(load_arch(name).hash for name in list_archs())]
+    path = cache_folder() / f"published-{key_of(model_sources(), *figures)}.json"
     try:
         rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
         return rows
     except (OSError, ValueError):
         pass
-    rows = json.loads(json.dumps(validate_published(), default=lambda value: value.item()))
+    rows = json.loads(json.dumps(table.validate_published(), default=lambda value: value.item()))
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
