@@ -76,21 +76,21 @@ class Gate(torch.nn.Linear):
         real = self.real.of(h, self.stack)
         feature = self._pool(h, real) if self.pooled else h
         logit = super().forward(torch.nn.functional.rms_norm(feature, feature.shape[-1:]))
-        gate = (self._soft(logit) if self.training else (logit > 0).to(h.dtype)).expand(*h.shape[:-1], 1)
-        chosen = gate[..., 0][real]
-        self.mean = chosen.mean() if self.training else None
+        shape, hard = (*h.shape[:-1], 1), (logit > 0).to(h.dtype)
         if not self.training:
-            self.open, self.seen = self.open + int(chosen.sum()), self.seen + chosen.numel()
-        return gate
+            chosen = hard.expand(shape)[..., 0][real]
+            self.mean, self.open, self.seen = None, self.open + int(chosen.sum()), self.seen + chosen.numel()
+            return hard.expand(shape)
+        soft = torch.sigmoid(logit)
+        through = (hard + soft - soft.detach()).expand(shape)
+        self.mean = through[..., 0][real].mean()  # of what evaluation would decide, whatever is drawn here
+        return through if self.kind == "straight-through" else self._drawn(logit).expand(shape)
 
     def _pool(self, h: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         weight = real[..., None].to(h.dtype)
         return (h * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
 
-    def _soft(self, logit: torch.Tensor) -> torch.Tensor:
-        if self.kind == "straight-through":
-            soft = torch.sigmoid(logit)
-            return (logit > 0).to(soft) + soft - soft.detach()
+    def _drawn(self, logit: torch.Tensor) -> torch.Tensor:
         u = torch.rand_like(logit).clamp(EPS, 1 - EPS)
         low, high = STRETCH
         drawn = torch.sigmoid((torch.logit(u) + logit) / TEMPERATURE) * (high - low) + low
