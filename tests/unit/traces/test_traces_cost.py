@@ -13,8 +13,8 @@ from traces.ops import expand
 from traces.passes import virtual_tokens
 from traces.sites import find_sites
 from traces.tuning import BlockGates, Tuning
+from traces.tuning.change import Sample
 from traces.tuning.lora import heads
-from traces.tuning.registry import modules
 
 TASKS = {"t5": "seq2seq", "t5-gated": "seq2seq", "vit": "image-classification", "dinov2": "image-classification"}
 DECODERS = ("opt", "gpt2", "llama", "qwen2", "mistral", "gemma")
@@ -49,8 +49,11 @@ def tuned(family: str, tuning: Tuning) -> tuple[Any, str]:
     net.requires_grad_(False)
     for head in heads(net):
         net.get_submodule(head).requires_grad_(True)
+    sample = Sample(
+        lambda count, size: iter([example(net, task, 2, 6)] * count), lambda n, b: loss_of(n, b, task), task, 0
+    )
     for change in tuning.changes():
-        net = change.apply(net, task, {})
+        net = change.apply(net, task, change.decide(net, sample))
     return net.train(), task
 
 
@@ -63,10 +66,25 @@ def test_full_tuning_equals_the_flop_counter(family: str) -> None:
     assert {"down", "down.grad_input", "down.grad_weight", "scores.grad_q", "values.grad_v"} <= names
 
 
-@pytest.mark.parametrize("module", ["none", "full", "lora", "ia3", "dora", "prompt", "prefix"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "none",
+        "full",
+        "lora",
+        "ia3",
+        "dora",
+        "adalora",
+        "prompt",
+        "prefix",
+        "adapter",
+        "gated",
+        "conditional",
+        "soka",
+        "spt",
+    ],
+)
 def test_every_method_equals_the_flop_counter(module: str) -> None:
-    if module not in modules():
-        pytest.skip(f"no module '{module}' registered")
     virtual = {"virtual_tokens": 5} if module in ("prompt", "prefix") else {}
     net, task = tuned("bert", Tuning(name="x", module={"type": module} | virtual))
     steps = listed(net, task)
