@@ -21,7 +21,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
 ]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 html_theme = "pydata_sphinx_theme"
@@ -39,7 +38,7 @@ html_theme_options = {
 html_show_sourcelink = False
 copyright = "the zeroskip authors, Apache-2.0"
 
-myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3
 # notebooks are committed without outputs, so the site runs them; a cached run is used while the notebook is unchanged
 nb_execution_mode = "cache"

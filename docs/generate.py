@@ -372,6 +372,17 @@ def tunings() -> str:
     return "\n".join(parts)
 
 
+HABITS = """
+- `-q` hides progress and log, `-v` logs to stderr (`-vv` more); before or after the command's name.
+- `NO_COLOR=1` keeps colours out; `SIMKIT_DEBUG=1` shows where an error came from.
+- `--set field=value` changes a field of a design; `--out` says where results go.
+- A wrong name or option is answered with the nearest one.
+- Ctrl-C: what tuning, recording, sweeping, searching and measuring have done is kept; the same command goes on there.
+- `simkit --install-completion` lets the shell complete commands, options, and the names of designs, tables and figures
+  (bash, zsh, fish, PowerShell; open a new shell after it). `simkit --show-completion` prints the script instead.
+"""
+
+
 def commands() -> str:
     """Return the help of every command, as it prints."""
     import click
@@ -382,6 +393,7 @@ def commands() -> str:
 
     parts = ["# Command line\n", "Data go to stdout, progress and messages to stderr; `--json` on every reader.\n"]
     parts.append(re.split(r"\n\n", getdoc(errors) or "", maxsplit=1)[1] + "\n")
+    parts.append(HABITS)
 
     def visit(command: Any, path: str, parent: Any) -> None:
         context = click.Context(command, info_name=path.split()[-1], parent=parent, terminal_width=100)

@@ -7,6 +7,8 @@
 | 2 | bad input: an unknown name, a wrong field, a missing column |
 | 3 | damaged data: a truncated or altered trace or result |
 | 4 | something could not be had: a package, a download, a device, a tool |
+| 5 | numbers that are not finite: a tuning that diverged, activations with NaN |
+| 6 | storage failed: a full disk, a URL without rights |
 | 130 | stopped by the user; the same command goes on where it was |
 """
 
