@@ -66,7 +66,7 @@ def import_masks(
         "data": {"name": path.name, **digest, "sequences": m},
         "measurements": {},
         "provenance": provenance(),
-        "synthetic": False,
+        "synthetic": found.synthetic,
         "ops": squeeze([]),
     }
     writer = Writer(str(out), m, sites, attrs, options=storage_options)

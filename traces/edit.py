@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError, did_you_mean
 from .files import write_atomic, write_json
-from .foreign import OUTPUTS, SITES, WEIGHT
+from .foreign import OUTPUTS, SITES, SYNTHETIC, WEIGHT
 from .layout import COLUMNS, SiteMeta, array_key
 from .masks import BLOCK_ROWS, StoredMask, StoredRows
 from .ops import OpSpec
@@ -187,6 +187,8 @@ def _npz(trace: Trace, out: Path, real_only: bool) -> list[Path]:
     def save(temporary: Path) -> None:
         with temporary.open("wb") as handle:
             arrays: dict[str, Any] = dict(_arrays(trace, real_only))
+            if trace.attrs.get("synthetic"):
+                arrays[SYNTHETIC] = np.array(True)
             np.savez_compressed(handle, **arrays)
 
     write_atomic(path, save)
@@ -208,7 +210,11 @@ def _dnnsim(trace: Trace, out: Path, real_only: bool) -> list[Path]:
 
 def _outputs(trace: Trace, out: Path) -> Path:
     """The sites in order, with their N: what no array of masks says."""
-    write_json(out / SITES, {name: site.n for name, site in trace.sites.items()})
+    facts = {
+        "sites": {name: site.n for name, site in trace.sites.items()},
+        SYNTHETIC: bool(trace.attrs.get("synthetic")),
+    }
+    write_json(out / SITES, facts)
     return out / SITES
 
 
@@ -272,9 +278,10 @@ def _sparseloop(trace: Trace, out: Path, real_only: bool) -> list[Path]:
 
 def _problem(op: OpSpec, inputs: float, weights: float, trace: Trace) -> str:
     spaces = (("Weights", "[[[K]], [[N]]]"), ("Inputs", "[[[M]], [[K]]]"), ("Outputs", "[[[M]], [[N]]]"))
+    kind = "SYNTHETIC trace" if trace.attrs.get("synthetic") else "trace"
     lines = [
         f"# LOSSY: of the recorded mask of {op.input_site} only its density is kept, as if zeros fell independently",
-        f"# trace {json.dumps(trace.name)}, content hash {trace.hash}",
+        f"# {kind} {json.dumps(trace.name)}, content hash {trace.hash}",
         "problem:",
         "  shape:",
         "    name: GEMM",

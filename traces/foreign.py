@@ -16,6 +16,7 @@ from .errors import CorruptError, InputError
 WEIGHT = "_weight"
 OUTPUTS = "_n"
 SITES = "sites.json"
+SYNTHETIC = "synthetic"
 KINDS = "a NumPy .npz or .npy file, a CSV file with a row for each token, or a folder of .npy or .csv files"
 DNNSIM = re.compile(r"act-(?P<act>.+)-(?P<part>\d+)|wgt-(?P<wgt>.+)")
 
@@ -31,11 +32,14 @@ class Foreign(NamedTuple):
         Of the sites that have one.
     outputs : dict of str to int
         N, where the file says it.
+    synthetic : bool
+        Whether it was exported from a synthetic trace.
     """
 
     masks: dict[str, NDArray[Any]]
     weights: dict[str, NDArray[Any]]
     outputs: dict[str, int]
+    synthetic: bool = False
 
 
 def read_foreign(path: Path) -> Foreign:
@@ -76,6 +80,7 @@ def _npz(path: Path) -> Foreign:
         raise InputError(
             f"{path}: {error}; give {KINDS}; arrays of Python objects are refused, save plain numbers"
         ) from error
+    drawn = SYNTHETIC in arrays and arrays[SYNTHETIC].ndim == 0 and bool(arrays.pop(SYNTHETIC))
     outputs = {n.removesuffix(OUTPUTS): int(a) for n, a in arrays.items() if n.endswith(OUTPUTS) and a.ndim == 0}
     outputs = {name: n for name, n in outputs.items() if name in arrays}
     weights = {n.removesuffix(WEIGHT): a for n, a in arrays.items() if n.endswith(WEIGHT)}
@@ -84,7 +89,7 @@ def _npz(path: Path) -> Foreign:
     masks = {name: array for name, array in arrays.items() if name not in beside}
     if not masks:
         raise InputError(f"{path} holds no array; give arrays NAME of shape (M, K)")
-    return Foreign(masks, weights, outputs)
+    return Foreign(masks, weights, outputs, drawn)
 
 
 def _npy(path: Path) -> NDArray[Any]:
@@ -153,16 +158,19 @@ def _folder(path: Path) -> Foreign:
         masks[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     if not masks:
         raise InputError(f"folder '{path}' holds no masks; give {KINDS}")
-    listed = _sites(path / SITES)
+    listed, drawn = _sites(path / SITES)
     order = [name for name in listed if name in masks] + [name for name in masks if name not in listed]
-    return Foreign({name: masks[name] for name in order}, {n: a for n, a in weights.items() if n in masks}, listed)
+    return Foreign(
+        {name: masks[name] for name in order}, {n: a for n, a in weights.items() if n in masks}, listed, drawn
+    )
 
 
-def _sites(path: Path) -> dict[str, int]:
-    """Outputs N by site, in the order of the model, from the file that an export leaves beside its arrays."""
+def _sites(path: Path) -> tuple[dict[str, int], bool]:
+    """What an export leaves beside its arrays: N by site, in the model's order, and whether masks are synthetic."""
     if not path.is_file():
-        return {}
+        return {}, False
     try:
-        return {str(name): int(n) for name, n in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): int(n) for name, n in said["sites"].items()}, bool(said[SYNTHETIC])
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise CorruptError(f"{path} is not a list of outputs by site ({error}); remove it and give --n") from error

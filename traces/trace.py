@@ -67,7 +67,8 @@ class Trace:
         self._choices: dict[str, NDArray[np.int16]] = {}
 
     def __repr__(self) -> str:
-        return f"Trace({self.path!r}: {len(self.sites)} sites, {self.n_tokens} real tokens, {self.status})"
+        kind = "synthetic, " * bool(self.root.attrs.get("synthetic"))
+        return f"Trace({self.path!r}: {len(self.sites)} sites, {self.n_tokens} real tokens, {kind}{self.status})"
 
     def _repr_html_(self) -> str:
         """Origin and sites, for notebooks."""
@@ -83,7 +84,8 @@ class Trace:
         )
         heads = "".join(f"<th>{name}</th>" for name in ("site", "op", "K", "N", "density"))
         return (
-            f"<p><b>{escape(self.name)}</b> {escape(origin)}: {self.n_tokens:,} real tokens, "
+            f"<p><b>{escape(self.name)}</b> {'<b>synthetic</b>, ' * bool(self.root.attrs.get('synthetic'))}"
+            f"{escape(origin)}: {self.n_tokens:,} real tokens, "
             f"{escape(self.status)}</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         )
 

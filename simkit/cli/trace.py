@@ -35,7 +35,9 @@ def print_info(trace: Any, as_json: bool) -> None:
         emit_json(facts)
         return
     columns = {"site": "site", "layer": "layer", "op": "op", "k": "K", "n": "N", "density": "density"}
-    emit_table(facts["sites"], columns, title=f"{trace.name}: {trace.n_tokens:,} real tokens, {trace.hash[:16]}")
+    kind = "synthetic, " * bool(facts.get("synthetic"))
+    title = f"{trace.name}: {kind}{trace.n_tokens:,} real tokens, {trace.hash[:16]}"
+    emit_table(facts["sites"], columns, title=title)
 
 
 @app.command()

@@ -30,10 +30,11 @@ def write():
     writer = Writer(place, rows, [SiteMeta(f"layers.{i}.down", i, "down", k, 4096) for i in range(many)], attrs)
     columns = flat_columns(rows)
     rng = np.random.default_rng(0)
+    drawn = pack(rng.random((4096, k), dtype=np.float32) < 0.01)
     for first in range(0, rows, 4096):
         part = slice(first, min(rows, first + 4096))
-        count = part.stop - part.start
-        words = [pack(rng.random((count, k), dtype=np.float32) < 0.01) for _ in range(many)]
+        # the same rows in another order: no chunk can make use of another
+        words = [drawn[rng.permutation(4096)][: part.stop - first] for _ in range(many)]
         writer.append({n: v[part] for n, v in columns.items()}, {f"layers.{i}.down": w for i, w in enumerate(words)})
         writer.commit()
     writer.commit(status="complete", hash=content_hash(open_trace(place)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from traces import open_trace, synthesise
+from traces import export_trace, import_masks, open_trace, slice_trace, synthesise
 from traces.errors import InputError
 from traces.stats import coactivation, neuron_counts, token_counts, union_density
 
@@ -47,3 +47,21 @@ def test_density_can_be_chosen_and_the_seed_decides(small_trace_path: Path, tmp_
 def test_impossible_density(small_trace_path: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="between 0 and 1"):
         synthesise(open_trace(small_trace_path), tmp_path / "a.zarr", density=1.5)
+
+
+@pytest.mark.parametrize("form", ["npz", "npy", "csv"])
+def test_the_mark_stays_wherever_the_masks_go(form: str, small_trace_path: Path, tmp_path: Path) -> None:
+    one = slice_trace(open_trace(small_trace_path), tmp_path / "r.zarr", sites=["layers.0.down"], sequences=2)
+    made = synthesise(one, tmp_path / "s.zarr")
+    assert "synthetic" in repr(made)
+    assert "synthetic" in made._repr_html_()
+    assert "synthetic" not in repr(one)
+    assert slice_trace(made, tmp_path / "c.zarr", sequences=1).attrs["synthetic"] is True
+    for trace, marked in ((made, True), (one, False)):
+        out = tmp_path / str(marked)
+        paths = export_trace(trace, out, form)
+        back = import_masks(paths[0] if form == "npz" else out, tmp_path / f"{marked}.zarr")
+        assert back.attrs["synthetic"] is marked
+        assert list(back.sites) == ["layers.0.down"]
+    (problem,) = export_trace(made, tmp_path / "sl", "sparseloop")
+    assert "# SYNTHETIC trace" in problem.read_text()
