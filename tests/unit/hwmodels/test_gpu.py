@@ -312,7 +312,7 @@ def test_many_ops_a_second() -> None:
     model, mnk = h100(), shapes(200_000)
     assert len(np.unique(mnk, axis=0)) > 0.9 * len(mnk)
     model.predict(mnk[:10])
-    begun = time.perf_counter()
+    begun = time.process_time()  # of all threads; what other programs take of the cores does not count
     model.predict(mnk)
-    rate = len(mnk) / (time.perf_counter() - begun)
-    assert rate > 2e5, f"{rate:.0f} ops/s on a busy machine; 1e6 on an idle one"
+    rate = len(mnk) / (time.process_time() - begun)
+    assert rate > 2e5, f"{rate:.0f} ops a second of one core"
