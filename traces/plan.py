@@ -14,7 +14,7 @@ import numpy as np
 from .batches import sorted_order
 from .errors import InputError, did_you_mean
 from .inputs import Inputs
-from .models import TASKS, default_task
+from .models import TASKS, default_task, load_config
 
 SEQUENCES = 256
 ORDER_SEED = 5
@@ -133,6 +133,8 @@ def choose_task(model: str, tuned: dict[str, Any] | None, task: str | None, new_
     found = str(tuned["measurements"]["task"]) if tuned else task or default_task(model)
     if found not in TASKS:
         raise InputError(f"task '{found}' is not known{did_you_mean(found, TASKS)}")
+    if getattr(load_config(model), "is_encoder_decoder", False) and found not in ("seq2seq", "features"):
+        raise InputError(f"task '{found}': a model with an encoder and a decoder is recorded at seq2seq or features")
     if new_tokens < 0:
         raise InputError(f"new_tokens {new_tokens}: must not be negative")
     if new_tokens and found != "causal-lm":

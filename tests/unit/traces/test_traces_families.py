@@ -194,6 +194,9 @@ def test_a_task_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     data, column = write_data("bart", tmp_path)
     with pytest.raises(InputError, match="takes images and this data set holds text"):
         traces.record(model, data=data, text=column, limit=2, out=tmp_path / "t.zarr", progress=False)
+    pair = save("bart", tmp_path)
+    with pytest.raises(InputError, match="recorded at seq2seq or features"):
+        traces.record(pair, data=data, text=column, task="classification", limit=2, out=tmp_path / "t.zarr")
     with pytest.raises(InputError, match="task 'sequence' is not known"):
         traces.record(model, data=data, task="sequence", limit=2, out=tmp_path / "t.zarr", progress=False)
 
