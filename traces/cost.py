@@ -126,6 +126,7 @@ def step_ops(
     work of the backward pass and the optimiser's is not listed.
     """
     found: list[list[tuple[bool, bool]]] = []
+    places: list[str] = []
 
     def watch(model: Any, run: Callable[[], object], layers: Sequence[str]) -> list[_Event]:
         collector = _StepWatch(model, layers)
@@ -138,6 +139,7 @@ def step_ops(
             collector.close()
             model.zero_grad(set_to_none=True)
         found.append(collector.gradients())
+        places[:] = [event.module for event in collector.events]
         return collector.events
 
     sites = find_sites(net)
@@ -145,15 +147,29 @@ def step_ops(
     if any(site.experts for site in sites):
         raise InputError("the cost of tuning a mixture of experts depends on its routing; it is not modelled")
     backward: list[Template] = []
-    for template, (left, right) in zip(forward, found[0], strict=False):
+    single = single_weights(net)
+    for template, (left, right), place in zip(forward, found[0], places, strict=False):
         first, second = _names(template)
         m, k, n = template.m, template.k, template.n
         bare = replace(template, weight_bytes=0, input_site=None, output_site=None)
         if right:
-            backward.append(replace(bare, op=second, m=k, k=m, n=n, has_weight=False))
+            only = f"single:{place}" if place in single else None
+            backward.append(replace(bare, op=second, m=k, k=m, n=n, has_weight=False, output_site=only))
         if left:
             backward.append(replace(bare, op=first, k=n, n=k))
     return StepOps(forward, backward[::-1])
+
+
+def single_weights(net: Any) -> dict[str, Any]:
+    """Return where single weights of linear layers are trained, bool (N, K) by the layer's name (SPT)."""
+    found = {}
+    for name, module in net.named_modules():
+        chosen = next(iter(getattr(getattr(module, "parametrizations", None), "weight", ())), None)
+        if chosen is not None and hasattr(chosen, "index") and module.weight.dim() == 2:
+            mask = torch.zeros(module.weight.numel(), dtype=torch.bool)
+            mask[chosen.index.cpu()] = True
+            found[name] = mask.reshape(module.weight.shape)
+    return found
 
 
 def _names(template: Template) -> tuple[str, str]:
@@ -225,6 +241,6 @@ def _marked(template: Template, site: MLPSite | None, net: Any) -> Template:
     if template.op == "up.grad_weight":  # dW^T = dY^T X, so that the masked operand comes first
         return replace(template, input_site=transposed, m=template.n, n=template.m)
     return {
-        "down.grad_input": replace(template, output_site=site.name),
+        "down.grad_input": replace(template, output_site=f"{site.name}^out"),
         "up.grad_input": replace(template, input_site=site.name),
     }.get(template.op, template)

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .batches import Batch
-from .cost import PROBES, StepOps, example, loss_of, masked, step_ops
+from .cost import PROBES, StepOps, example, loss_of, masked, single_weights, step_ops
 from .errors import InputError
 from .masks import Site, StoredMask
 from .ops import OpSpec, expand
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
     from .tuning.spec import Tuning
 
 
-class Transposed:
-    """A recorded mask by neuron: what the gradient of a weight is summed over are tokens."""
+class HeldMask:
+    """A mask in memory.
 
-    def __init__(self, mask: StoredMask) -> None:
-        self._words: Words = pack(np.ascontiguousarray(unpack(mask.words(), mask.shape[1]).T))
-        self.shape = mask.shape[::-1]
+    Parameters
+    ----------
+    bits : bool[M, K]
+        The mask.
+    """
+
+    def __init__(self, bits: NDArray[np.bool_]) -> None:
+        self._words: Words = pack(np.ascontiguousarray(bits))
+        self.shape = bits.shape
 
     def blocks(self, rows: int = 4096) -> Any:
         """Yield consecutive ``uint64[rows, words]``."""
@@ -46,21 +53,70 @@ class Transposed:
 
 @dataclass(frozen=True)
 class StepSite:
-    """A recorded site of the step's batch, as it is or transposed."""
+    """A recorded site in one of its roles in a step.
+
+    Parameters
+    ----------
+    site : Site
+        What was recorded.
+    keep : bool[rows]
+        Rows of the step's tokens.
+    role : {"input", "transposed", "output"}
+        Read by the forward GEMM; read by its weight's gradient, whose reduction is over tokens; or saying which
+        entries of its input's gradient are needed.
+    """
 
     site: Site
-    keep: Any
-    transposed: bool = False
+    keep: NDArray[np.bool_]
+    role: Literal["input", "transposed", "output"] = "input"
 
-    def mask(self) -> StoredMask | Transposed:
-        """Return the mask of the step's tokens."""
+    @property
+    def op(self) -> str:
+        """The forward op that reads the mask, whose recorded weights go with it."""
+        return self.site.op
+
+    def mask(self, phase: str | None = None) -> StoredMask | HeldMask:
+        """Return the mask of the step's tokens; a step has no phases."""
         trace = self.site.trace
         mask = StoredMask(trace, f"sites/{self.site.name}/mask", trace.rows, self.site.k, self.keep)
-        return Transposed(mask) if self.transposed else mask
+        return HeldMask(unpack(mask.words(), mask.shape[1]).T) if self.role == "transposed" else mask
 
-    def weight_mask(self) -> Any:
-        """Return the recorded mask of the weight, for the forward GEMM alone."""
-        return None if self.transposed else self.site.weight_mask()
+    def weight_mask(self) -> StoredMask | HeldMask | None:
+        """Return the recorded mask of the weight: W forward, W^T for the gradient of its input."""
+        recorded = self.site.weight_mask() if self.role != "transposed" else None
+        if recorded is None or self.role == "input":
+            return recorded
+        return HeldMask(unpack(recorded.words(), recorded.shape[1]).T)
+
+    def key(self) -> bytes:
+        """Return bytes that tell the mask from another."""
+        return self.site.trace.hash.encode() + np.packbits(self.keep).tobytes()
+
+
+class SingleSite:
+    """Where single weights of a layer are trained: the only entries of its weight's gradient that are needed.
+
+    Parameters
+    ----------
+    chosen : bool[N, K]
+        By output, as the weight is stored.
+    """
+
+    def __init__(self, chosen: NDArray[np.bool_]) -> None:
+        self._chosen = chosen
+
+    op = ""
+
+    def mask(self, phase: str | None = None) -> HeldMask:
+        """Return the needed entries of dW (K, N)."""
+        return HeldMask(self._chosen.T)
+
+    def weight_mask(self) -> None:
+        """Return nothing: the op has no weight."""
+
+    def key(self) -> bytes:
+        """Return bytes that tell the mask from another."""
+        return np.packbits(self._chosen).tobytes()
 
 
 @dataclass
@@ -88,7 +144,7 @@ class TrainingStep:
     batch: int
     length: int
     facts: dict[str, Any]
-    sites: Mapping[str, StepSite] = field(default_factory=dict)
+    sites: Mapping[str, StepSite | SingleSite] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -106,7 +162,7 @@ class TrainingStep:
         """SHA-256 over the ops and the masks' trace."""
         digest = hashlib.sha256(json.dumps([asdict(op) for op in self.ops()], sort_keys=True).encode())
         for site in self.sites.values():
-            digest.update(site.site.trace.hash.encode() + np.packbits(site.keep).tobytes())
+            digest.update(site.key())
         return digest.hexdigest()
 
     def ops(self, real_only: bool = True, phase: str | None = None) -> list[OpSpec]:
@@ -141,7 +197,8 @@ def recorded_sites(trace: Trace) -> tuple[dict[str, StepSite], int, int]:
     sites = {}
     for site in trace.sites.values():
         sites[site.name] = StepSite(site, keep)
-        sites[f"{site.name}^T"] = StepSite(site, keep, transposed=True)
+        sites[f"{site.name}^T"] = StepSite(site, keep, "transposed")
+        sites[f"{site.name}^out"] = StepSite(site, keep, "output")
     return sites, sequences, int(keep.sum()) // sequences
 
 
@@ -201,9 +258,12 @@ def tuning_step(
     net = build_model(model, wanted, labels, plan, decided, sample).net.train()
     if not any(p.requires_grad for p in net.parameters()):
         raise InputError(f"tuning '{plan.name}' leaves nothing to train in this model; choose a module")
-    sites: dict[str, StepSite] = {}
+    sites: dict[str, StepSite | SingleSite] = {
+        f"single:{name}": SingleSite(chosen.numpy()) for name, chosen in single_weights(net).items()
+    }
     if masks is not None:
-        sites, batch, length = recorded_sites(masks)
+        recorded, batch, length = recorded_sites(masks)
+        sites |= recorded
     shapes = [(b, virtual_tokens(net) + s) for b, s in PROBES]
 
     def loss(b: int, s: int) -> torch.Tensor:

@@ -55,7 +55,14 @@ def test_recorded_zeros_count_where_gradients_are_zero_too(
     relu: traces.TuneResult, tiny_model: str, tiny_data: str, tmp_path: Path
 ) -> None:
     trace = traces.record(
-        tiny_model, adapter=relu.path, data=tiny_data, limit=12, batch_size=4, out=tmp_path / "t.zarr", progress=False
+        tiny_model,
+        adapter=relu.path,
+        data=tiny_data,
+        limit=12,
+        batch_size=4,
+        out=tmp_path / "t.zarr",
+        weights=True,
+        progress=False,
     )
     cost = sk.tuning_cost(tiny_model, relu.path, "cnvlutin", masks=trace, threads=1)
     keep = (trace.tokens["batch"] == 1).to_numpy()

@@ -12,6 +12,7 @@ from traces.cost import PROBES, StepOps, example, loss_of, step_ops
 from traces.ops import expand
 from traces.passes import virtual_tokens
 from traces.sites import find_sites
+from traces.step import tuning_step
 from traces.tuning import BlockGates, Tuning
 from traces.tuning.change import Sample
 from traces.tuning.lora import heads
@@ -123,6 +124,18 @@ def test_a_branch_that_the_loss_does_not_reach_is_not_counted() -> None:
     steps = listed(net, task)
     assert macs(steps, 3, 7) == measured(net, task, 3, 7) < whole
     assert not [op for op in steps.backward if op.op.startswith("down")]
+
+
+def test_single_trained_weights_are_the_needed_entries_of_the_gradient(tiny_model: str, tiny_data: str) -> None:
+    tuning = Tuning(name="x", module={"type": "spt", "structured": "none", "budget": 200, "batches": 2})
+    step = tuning_step(tiny_model, tuning, 2, 5, data=tiny_data)
+    marked = [op for op in step.ops() if op.output_site]
+    assert marked
+    assert all(op.op.endswith(".grad_weight") for op in marked)
+    sites = [step.sites[str(op.output_site)] for op in marked]
+    assert all(site.mask().shape == (op.m, op.n) for op, site in zip(marked, sites, strict=True))
+    chosen = sum(site.mask().popcount() for site in sites)
+    assert 0 < chosen <= step.facts["trainable_parameters"]
 
 
 def test_gradients_have_the_shapes_of_their_gemms() -> None:
