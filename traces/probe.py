@@ -20,7 +20,8 @@ from .sites import MLPSite, dropped_blocks, gate_sites, weight_shape
 # names of projections over all families: the last parts of a module's path
 NAMES = (
     (r"lm_head|proj_out|classifier|score|classifier\.out_proj|classification_head\.out_proj", "head"),
-    (r"attention\.output\.dense|o_proj|out_proj|out_lin|attn\.c_proj|attn\.Wo|SelfAttention\.o|EncDecAttention\.o|attention\.dense", "o"),
+    (r"attention\.output\.dense|o_proj|out_proj|out_lin|attn\.c_proj|attn\.Wo|attention\.dense", "o"),
+    (r"SelfAttention\.o|EncDecAttention\.o", "o"),
     (r"query|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q", "q"),
     (r"key|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k", "k"),
     (r"value|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v", "v"),
