@@ -90,6 +90,7 @@ def tuning_cost(
     task: str | None = None,
     labels: int = 2,
     masks: Trace | str | None = None,
+    weights: str = "recorded",
     table: str | EnergyTable = DEFAULT_TABLE,
     threads: int | None = None,
 ) -> TuningCost:
@@ -105,6 +106,8 @@ def tuning_cost(
         A trace recorded with padding's masks: its middle batch is the step, and the zeros it recorded count in the
         forward pass, in the weight gradient of ``down`` and, behind a ReLU, in the gradients around the activation.
         Everything else is dense.
+    weights : str
+        As for `simkit.replay`: designs that skip zero weights need ``"dense"`` where none were recorded.
     table : str or EnergyTable
         Prices.
     threads : int, optional
@@ -125,7 +128,7 @@ def tuning_cost(
     step = traces.tuning_step(model, tuning, batch, length, data, task, labels, recorded)
     listed = [archs] if isinstance(archs, (str, Arch)) else list(archs)
     prices = hwmodels.load_table(table) if isinstance(table, str) else table
-    work = Workload(cast("Trace", step))  # a step has of a trace all that is replayed
+    work = Workload(cast("Trace", step), weights=weights)  # a step has of a trace all that is replayed
     rows = Rows()
     runs: dict[str, Any] = {}
     for one in listed:

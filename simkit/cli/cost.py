@@ -35,6 +35,7 @@ def cost(
     data: Annotated[str | None, typer.Option(help="Training data, for tunings that choose on it.")] = None,
     task: Annotated[str | None, typer.Option(help="Task; what the model is for by default.")] = None,
     masks: Annotated[str | None, typer.Option(help="Trace whose middle batch is the step, zeros and all.")] = None,
+    weights: Annotated[str, typer.Option(help="recorded, dense, random:DENSITY ..., as for replay.")] = "recorded",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the result as Parquet.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object for each tuning and arch.")] = False,
 ) -> None:
@@ -43,7 +44,17 @@ def cost(
     from simkit.result import concat
 
     costs = [
-        sk.tuning_cost(model, one, arch or ["h100_sxm"], batch=batch, length=length, data=data, task=task, masks=masks)
+        sk.tuning_cost(
+            model,
+            one,
+            arch or ["h100_sxm"],
+            batch=batch,
+            length=length,
+            data=data,
+            task=task,
+            masks=masks,
+            weights=weights,
+        )
         for one in tuning
     ]
     if out is not None:
