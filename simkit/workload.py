@@ -267,5 +267,12 @@ def weight_mask(weights: str, n: int, k: int, recorded: Mask | None) -> Mask | N
 
 
 def vector_specs(trace: Trace, ops: list[str] | None = None) -> list[OpSpec]:
-    """Return the trace's vector ops (norms, softmax, activation, residual)."""
-    return [spec for spec in trace.ops() if spec.kind == "vector" and (ops is None or spec.op in ops)]
+    """Return the trace's vector ops (norms, softmax, activation, residual), those of one name in a layer as one."""
+    joined: dict[tuple[int, str], OpSpec] = {}
+    for spec in trace.ops():
+        if spec.kind == "vector" and (ops is None or spec.op in ops):
+            # a result's key is (layer, op): a layer's two norms would be one op whose figures count once
+            first = joined.get((spec.layer, spec.op))
+            elements = spec.m * spec.repeat + (first.m if first else 0)
+            joined[spec.layer, spec.op] = replace(first or spec, m=elements, repeat=1)
+    return list(joined.values())
