@@ -17,8 +17,8 @@ from traces.models import load_model
 from traces.sites import find_sites
 from traces.tuning import Activation, DensityLoss, LoRA, NoModule, Training, Tuning, load_tuned, methods, presets, tune
 from traces.tuning import trainer as train_module
-from traces.tuning.layers.activations import ShiftedReLU, SquaredReLU, Thresholded
 from traces.tuning.density import anneal, penalty
+from traces.tuning.layers.activations import ShiftedReLU, SquaredReLU, Thresholded
 from traces.tuning.registry import load_tuning
 from traces.tuning.spec import tuning_from_yaml
 
