@@ -61,7 +61,7 @@ def test_recording_killed_twice_ends_like_an_undisturbed_one(model: str, data: s
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         before = rows[-1] if rows else 0
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300  # importing torch alone takes a minute on a crowded machine
         while committed(out) <= before and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(float(rng.uniform(0, 0.15)))
