@@ -71,7 +71,8 @@ METHOD = Method(
     evidence="code",
     notes=(
         "The paper's budgets were picked for each dataset on validation data; here the budget is given. Head and "
-        "embeddings are outside it. Where a further module would overrun the budget, that matrix keeps single weights. "
+        "embeddings are outside it. Gradients are taken with the head as it starts, which is untrained. "
+        "Where a further module would overrun the budget, that matrix keeps single weights. "
         "Low-rank pairs and single weights fold into the weights; an adapter stays."
     ),
     module=Spt,
