@@ -88,7 +88,7 @@ def test_figures_are_there(open_page: Any) -> None:
     assert drawing(page, "roofline").locator("[aria-label=line] > *").count() == 1
     assert drawing(page, "map").locator("[aria-label=cell] > *").count() == LAYERS * TOKENS // 4
     legend = page.locator("figure[data-chart=map] .canvas svg").first
-    assert max(float(text) for text in legend.locator("g text").all_inner_texts() if text[:1].isdigit()) <= 1
+    assert max(float(text) for text in legend.locator("g text").all_text_contents() if text[:1].isdigit()) <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

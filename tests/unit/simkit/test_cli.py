@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import re
@@ -178,7 +179,10 @@ def test_log_is_on_stderr_when_asked_for(
     assert "simkit.replay" not in done.stdout
 
 
-def test_quiet_hides_bars_but_not_errors(plain_trace_path: Path, tmp_path: Path) -> None:
+def test_quiet_hides_bars_but_not_errors(
+    plain_trace_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("simkit.sweep"), "DELAY_S", 0.0)  # a quick sweep is over before its bar would be shown
     spec = tmp_path / "s.yaml"
     spec.write_text(f"traces: {plain_trace_path}\narchs: cnvlutin\nfields: {{lanes: [8, 16]}}\n", encoding="utf-8")
     assert "2/2" in simkit("sweep", str(spec), "-o", str(tmp_path / "a")).stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tiny_families import FAMILIES, build
+from tiny_families import DECODERS, FAMILIES, PAIRS, VISION, build
 from torch.utils.flop_counter import FlopCounterMode
 
 from traces.cost import PROBES, StepOps, example, loss_of, step_ops
@@ -17,12 +17,10 @@ from traces.tuning import BlockGates, Tuning
 from traces.tuning.change import Sample
 from traces.tuning.lora import heads
 
-TASKS = {"t5": "seq2seq", "t5-gated": "seq2seq", "vit": "image-classification", "dinov2": "image-classification"}
-DECODERS = ("opt", "gpt2", "llama", "qwen2", "mistral", "gemma")
-
 
 def task_of(family: str) -> str:
-    return TASKS.get(family, "causal-lm" if family in DECODERS else "classification")
+    kinds = {"causal-lm": DECODERS, "seq2seq": PAIRS, "image-classification": VISION}
+    return next((task for task, families in kinds.items() if family in families), "classification")
 
 
 def measured(net: Any, task: str, batch: int, length: int) -> int:
