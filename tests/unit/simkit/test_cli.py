@@ -182,7 +182,8 @@ def test_log_is_on_stderr_when_asked_for(
 def test_quiet_hides_bars_but_not_errors(
     plain_trace_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("simkit.sweep"), "DELAY_S", 0.0)  # a quick sweep is over before its bar would be shown
+    # a quick sweep is over before its bar would be shown
+    monkeypatch.setattr(importlib.import_module("simkit.sweep"), "DELAY_S", 0.0)
     spec = tmp_path / "s.yaml"
     spec.write_text(f"traces: {plain_trace_path}\narchs: cnvlutin\nfields: {{lanes: [8, 16]}}\n", encoding="utf-8")
     assert "2/2" in simkit("sweep", str(spec), "-o", str(tmp_path / "a")).stderr
