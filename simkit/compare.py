@@ -259,9 +259,9 @@ def save_methods(rows: pd.DataFrame, path: Path, settings: Json) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from .provenance import environment, git_state
+    from .provenance import environment
 
-    meta = {"schema": SCHEMA, "settings": settings, "environment": environment(), "git": git_state()}
+    meta = {"schema": SCHEMA, "settings": settings, "environment": environment()}
     table = pa.Table.from_pandas(rows, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"zeroskip": json.dumps(meta).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
