@@ -123,3 +123,25 @@ def test_bad_input(tmp_path: Path, tiny_model: str) -> None:
     with pytest.raises(InputError, match="no comparison of methods"):
         compare.load_methods(tmp_path / "x.parquet")
     assert not list(tmp_path.glob("traces"))
+
+
+def test_stored_comparison_is_whole_and_says_where_it_comes_from() -> None:
+    rows = compare.stored_methods("minilm-l6")
+    objects = compare.aggregate(rows)
+    named = compare.comparisons()["minilm-l6"].tunings
+    assert {o["tuning"] for o in objects} <= set(named)
+    assert len(objects) >= 15
+    assert rows.attrs["settings"]["samples"] == objects[0]["train_samples"]
+    assert rows.attrs["environment"]["versions"]["torch"]
+    by_name = {o["tuning"]: o for o in objects}
+    for item in objects:
+        assert 0.4 < item["accuracy"] < 0.95
+        assert 0 < item["density"] <= 1
+        assert item["accuracy_se"] > 0
+        assert set(item["archs"]) == set(compare.ARCHS)
+    # what no run can change: an added module slows a design that skips nothing, a swap to ReLU speeds up one that does
+    assert by_name["lora"]["archs"]["h100_sxm"]["speedup"] == pytest.approx(1.0, abs=0.01)
+    assert by_name["relu"]["archs"]["cnvlutin"]["speedup_down"] > 3
+    assert by_name["soka"]["trainable_parameters"] <= 0.75 * by_name["lora"]["trainable_parameters"]
+    done = CliRunner().invoke(app, ["compare", "methods", "--stored", "--json"])
+    assert json.loads(done.stdout) == json.loads(json.dumps(objects))
