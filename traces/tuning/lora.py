@@ -38,6 +38,9 @@ class LoRA(Part):
         On the adapter's input.
     targets : "all-linear" or names
         Last parts of module names, or whole names.
+    bias : {"adapted", "all"}, optional
+        Train the biases of the adapted layers, or every bias, too. A ReLU's threshold is the bias before it: with a
+        density loss they are the most direct parameters there are.
     """
 
     type: Literal["lora"] = "lora"
@@ -45,6 +48,7 @@ class LoRA(Part):
     alpha: float = Field(default=16.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: Targets = "all-linear"
+    bias: Literal["adapted", "all"] | None = None
 
     def change(self) -> Change:
         """Return the wrapping."""
@@ -77,6 +81,7 @@ class PeftChange(Change):
             r=self.part.r,
             lora_alpha=self.part.alpha,
             lora_dropout=self.part.dropout,
+            bias={None: "none", "adapted": "lora_only", "all": "all"}[self.part.bias],
             target_modules=linear_targets(net, self.part.targets),
             modules_to_save=heads(net) or None,
         )

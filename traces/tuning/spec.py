@@ -85,7 +85,8 @@ class Training(Part):
     bucket : int
         Batches in the pool that is sorted by length before it is cut into batches.
     precision : {"fp32", "bf16", "fp16"}
-        Of the forward pass on CUDA, by autocast; weights and their updates stay fp32, and so does everything on a CPU.
+        Of the forward pass, by autocast; weights and their updates stay fp32. A processor knows bf16 (worth it where it
+        has AMX) and computes fp16 as fp32.
     patience : int, optional
         Stop early after so many looks without a lower loss on rows set aside, and keep the best weights.
     look_every : int

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -275,9 +276,7 @@ class Trainer:
         import torch
 
         batch = self.train.batch(rows).to(self.device)
-        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        mixed = self.device.type == "cuda" and self.plan.precision in kinds
-        with torch.autocast(self.device.type, kinds.get(self.plan.precision, torch.bfloat16), enabled=mixed):
+        with self._mixed():
             output = self.net(**batch.inputs)
         task_loss = self._task_loss(output, batch)
         loss = task_loss if self.teacher is None else self._distilled(task_loss, output, batch)
@@ -308,6 +307,22 @@ class Trainer:
                 "accuracy": self._accuracy(output, batch),
             }
 
+    @contextmanager
+    def _mixed(self) -> Iterator[None]:
+        """Autocast to the tuning's precision; fp16 needs CUDA, where a processor computes in fp32 instead."""
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.plan.precision)
+        processor = self.device.type == "cpu"
+        if kind is None or (processor and kind is torch.float16):
+            yield
+            return
+        # on a processor the fused attention's backward pass in bf16 takes nine times as long as that in fp32
+        attention = sdpa_kernel(SDPBackend.MATH) if processor else nullcontext()
+        with torch.autocast(self.device.type, kind), attention:
+            yield
+
     def _task_loss(self, output: Any, batch: Batch) -> Any:
         import torch
 
@@ -324,7 +339,7 @@ class Trainer:
         if self.run.task == "regression":
             raise InputError("distil needs a distribution over classes, which a regression has not; leave it out")
         assert self.teacher is not None
-        with torch.no_grad():
+        with torch.no_grad(), self._mixed():
             taught, _ = predictions(self.teacher(**batch.inputs), batch, self.run.task)
         own, _ = predictions(output, batch, self.run.task)
         t = distil.temperature

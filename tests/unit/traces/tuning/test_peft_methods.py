@@ -21,6 +21,7 @@ from traces.tuning.adalora import AdaLoRA
 from traces.tuning.change import Part
 from traces.tuning.dora import DoRA
 from traces.tuning.ia3 import IA3
+from traces.tuning.lora import LoRA
 from traces.tuning.prompt import PrefixTuning, PromptTuning, PTuning
 from traces.tuning.qlora import QLoRA
 from traces.tuning.result import build_model
@@ -33,6 +34,8 @@ MODULES: dict[str, Part] = {
     "prefix-projected": PrefixTuning(virtual_tokens=3, projection=True),
     "ptuning": PTuning(virtual_tokens=3),
     "ptuning-lstm": PTuning(virtual_tokens=3, encoder="lstm", hidden=8),
+    "lora-bias": LoRA(r=2, bias="adapted"),
+    "lora-every-bias": LoRA(r=2, bias="all"),
     "dora": DoRA(r=2),
     "adalora": AdaLoRA(r_start=4, r_end=2, every=1),
 }

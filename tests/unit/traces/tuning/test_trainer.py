@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny_families import build
@@ -133,6 +134,22 @@ def test_early_stopping_keeps_the_best_weights(tiny_model: str, tiny_data: str, 
     small = plan.model_copy(update={"train": train.model_copy(update={"set_aside": 0.99})})
     with pytest.raises(InputError, match=r"set_aside .* leaves no rows"):
         tune(tiny_model, tiny_data, small, tmp_path / "none", limit=3, progress=False)
+
+
+def test_bf16_on_a_processor_is_near_fp32_with_weights_in_fp32(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
+    logs, weights = {}, {}
+    for precision in ("fp32", "bf16", "fp16"):
+        train = QUICK.model_copy(update={"precision": precision})
+        done = tune(
+            tiny_model, tiny_data, SMALL.model_copy(update={"train": train}), tmp_path / precision, progress=False
+        )
+        logs[precision] = pd.read_parquet(done.path / "log.parquet")["loss"].to_numpy()
+        net, _ = load_tuned(done.path)
+        weights[precision] = torch.cat([p.flatten() for p in net.parameters()])
+    assert weights["bf16"].dtype == torch.float32
+    assert not torch.equal(weights["bf16"], weights["fp32"])
+    np.testing.assert_allclose(logs["bf16"], logs["fp32"], rtol=0.05)
+    assert torch.equal(weights["fp16"], weights["fp32"])  # a processor has no fp16 to be quick with
 
 
 def test_accumulated_batches_give_the_gradient_of_one_large_batch(
