@@ -32,7 +32,7 @@ from ..mask import Mask, OnesMask, PackedMask, Words, load
 from ..op import Op
 from ..reference.eie import eie_balanced_twin, eie_twin
 from ..registry import Kernel
-from ._jit import jit, trailing_zeros64
+from ._jit import aligned, jit, trailing_zeros64
 from .tally import column_counts, row_counts, weighted_row_counts
 
 Entries = NDArray[np.uint16]
@@ -164,7 +164,7 @@ def token_cycles(words: Words, k: int, entries: Entries, fifo_depth: int, drain:
     """
     cycles = np.empty(len(words), dtype=np.int64)
     history = np.empty(fifo_depth - 1, dtype=np.int64)
-    finish = np.empty(entries.shape[1], dtype=np.int32)
+    finish = aligned(entries.shape[1], np.int32)
     # the loop over PEs is only fast along contiguous memory
     _tokens(np.ascontiguousarray(words), k, np.ascontiguousarray(entries), history, drain, finish, cycles)
     return cycles
@@ -181,7 +181,11 @@ def _table(op: Op, params: EieParams) -> Entries:
         body = np.broadcast_to(dense, (op.k, params.pes))
     else:
         body = entries_table(op.weight, params.pes, params.index_bits)
-    return np.vstack([body, dense if params.bias else np.zeros_like(dense)])
+    table: Entries = aligned((op.k + 1, params.pes), np.uint16)
+    table[:-1] = body
+    if params.bias:
+        table[-1] = dense
+    return table
 
 
 def _check(op: Op, pes: int, arch: Arch) -> None:
