@@ -40,11 +40,18 @@ class Comparison:
         Packaged names.
     tunings : tuple of str
         Ready-made tunings, in the order of the table.
+    samples, test_samples : int, optional
+        Training rows for every tuning alike, in one epoch, and rows of the held-out split; all by default.
+    precision : str, optional
+        Of the training, see `traces.Training`.
     """
 
     model: str
     data: str
     tunings: tuple[str, ...]
+    samples: int | None = None
+    test_samples: int | None = None
+    precision: str | None = None
 
 
 def comparisons() -> dict[str, Comparison]:
@@ -53,7 +60,14 @@ def comparisons() -> dict[str, Comparison]:
 
     text = resources.files("simkit").joinpath("results/comparisons.yaml").read_text(encoding="utf-8")
     data: Json = YAML(typ="safe", pure=True).load(text)
-    return {name: Comparison(name, entry["data"], tuple(entry["tunings"])) for name, entry in data.items()}
+    return {
+        name: Comparison(**entry | {"model": name, "tunings": tuple(entry["tunings"])}) for name, entry in data.items()
+    }
+
+
+def methods_folder(model: str, out: str | Path | None = None) -> Path:
+    """Where a comparison's runs, table and figures are."""
+    return Path("out/methods") / Path(model).name if out is None else Path(out)
 
 
 def compare_methods(
@@ -64,8 +78,9 @@ def compare_methods(
     seeds: int = 3,
     archs: Sequence[str] = ARCHS,
     samples: int | None = None,
+    test_samples: int | None = None,
     sequences: int = SEQUENCES,
-    out: str | Path = "out/methods",
+    out: str | Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Tune, record and replay every method over several seeds.
@@ -86,11 +101,14 @@ def compare_methods(
     archs : sequence of str
         Designs to replay on.
     samples : int, optional
-        Training rows for every tuning alike, in one epoch; each tuning's own training by default.
+        Training rows for every tuning alike, in one epoch; by default the named set's own number, and without one each
+        tuning's own training.
+    test_samples : int, optional
+        Rows of the held-out split that accuracy is measured on; the named set's own number by default, else all.
     sequences : int
         Held-out sequences that are recorded and replayed.
-    out : path
-        Folder of everything.
+    out : path, optional
+        Folder of everything; ``out/methods/<model>`` by default.
     progress : bool
         Show progress bars on stderr.
 
@@ -112,18 +130,32 @@ def compare_methods(
     if named is None and (data is None or tunings is None):
         listed = ", ".join(known)
         raise InputError(f"there is no named set for '{model}' (there are: {listed}); give --data and --tuning")
-    if seeds < 1 or sequences < 1 or (samples is not None and samples < 1):
-        raise InputError(f"seeds {seeds}, sequences {sequences}, samples {samples}: must be positive")
-    text = data or (named.data if named else "")
-    chosen = list(tunings or (named.tunings if named else ()))
-    bench = _Bench(model, text, tuple(archs), sequences, Path(out), progress)
+    plan = named or Comparison(model, data or "", ())
+    data, chosen = data or plan.data, list(tunings or plan.tunings)
+    samples = plan.samples if samples is None else samples
+    test_samples = plan.test_samples if test_samples is None else test_samples
+    if min(seeds, sequences, *(n for n in (samples, test_samples) if n is not None)) < 1:
+        raise InputError(
+            f"seeds {seeds}, sequences {sequences}, samples {samples}, test_samples {test_samples}: must be positive"
+        )
+    bench = _Bench(
+        model,
+        data,
+        tuple(archs),
+        samples,
+        test_samples,
+        plan.precision,
+        sequences,
+        methods_folder(model, out),
+        progress,
+    )
     base = bench.base()
     rows: list[Json] = []
     for seed in range(seeds):
         for name in chosen:
             if progress:
                 sys.stderr.write(f"== {name}, seed {seed}\n")
-            rows += bench.run(name, seed, samples, base)
+            rows += bench.run(name, seed, base)
     return pd.DataFrame(rows)
 
 
@@ -134,6 +166,9 @@ class _Bench:
     model: str
     data: str
     archs: tuple[str, ...]
+    samples: int | None
+    test_samples: int | None
+    precision: str | None
     sequences: int
     out: Path
     progress: bool
@@ -143,17 +178,20 @@ class _Bench:
         path = self.out / "traces" / f"base-{self.sequences}.zarr"
         return self._replay(self._record(path, None))
 
-    def run(self, name: str, seed: int, samples: int | None, base: dict[str, Json]) -> list[Json]:
+    def run(self, name: str, seed: int, base: dict[str, Json]) -> list[Json]:
         """Return one row for each arch of one tuning with one seed."""
         import traces
 
         plan = traces.load_tuning(name)
-        if samples is not None:
-            train = plan.train.model_copy(update={"epochs": 1.0, "max_samples": samples})
-            plan = plan.model_copy(update={"train": train})
-        label = f"{plan.name}-{samples or 'own'}-s{seed}"
+        changes: Json = {} if self.samples is None else {"epochs": 1.0, "max_samples": self.samples}
+        changes |= {} if self.precision is None else {"precision": self.precision}
+        if changes:
+            plan = plan.model_copy(update={"train": plan.train.model_copy(update=changes)})
+        label = f"{plan.name}-{self.samples or 'own'}-s{seed}"
         folder = self.out / "tunings" / label
-        done = traces.tune(self.model, self.data, plan, folder, seed=seed, progress=self.progress)
+        done = traces.tune(
+            self.model, self.data, plan, folder, seed=seed, test_limit=self.test_samples, progress=self.progress
+        )
         trace = self._record(self.out / "traces" / f"{label}-{self.sequences}.zarr", folder)
         measured = done.measurements
         shared: Json = {

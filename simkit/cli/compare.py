@@ -26,28 +26,42 @@ def methods(
     data: Annotated[str | None, typer.Option(help="Data set; the named set's own by default.")] = None,
     tuning: Annotated[list[str] | None, typer.Option(help="Name or YAML file; repeat for several.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each tuning.")] = 3,
-    samples: Annotated[int | None, typer.Option(help="Training rows for every tuning alike, one epoch.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Training rows for every tuning alike, one epoch; the named set's by default.")
+    ] = None,
+    test_samples: Annotated[
+        int | None, typer.Option(help="Held-out rows for the accuracy; the named set's number by default.")
+    ] = None,
     arch: Annotated[list[str] | None, typer.Option("--arch", "-a", help="Designs; repeat for several.")] = None,
     sequences: Annotated[int, typer.Option(help="Held-out sequences that are replayed.")] = 64,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all runs, table and figures.")] = Path(
-        "out/methods"
-    ),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of all runs, table and figures; out/methods/MODEL.")
+    ] = None,
     stored: Annotated[bool, typer.Option("--stored", help="Show the results that come with the package.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object each tuning.")] = False,
 ) -> None:
     """Tune, record and replay a set of methods over several seeds; a stopped comparison goes on where it was."""
     from simkit import compare
 
+    folder = compare.methods_folder(model, out)
     if stored:
         rows = compare.stored_methods(model)
     else:
         rows = compare.compare_methods(
-            model, data, tuning, seeds=seeds, archs=arch or compare.ARCHS, samples=samples, sequences=sequences, out=out
+            model,
+            data,
+            tuning,
+            seeds=seeds,
+            archs=arch or compare.ARCHS,
+            samples=samples,
+            test_samples=test_samples,
+            sequences=sequences,
+            out=folder,
         )
-        settings = {"seeds": seeds, "samples": samples, "sequences": sequences}
-        compare.save_methods(rows, out / f"methods_{Path(model).name}.parquet", settings)
+        settings = {"seeds": seeds, "samples": samples, "test_samples": test_samples, "sequences": sequences}
+        compare.save_methods(rows, folder / f"methods_{Path(model).name}.parquet", settings)
     objects = compare.aggregate(rows)
-    _files(rows, objects, out if not stored else None)
+    _files(rows, objects, folder if not stored else None)
     if as_json:
         emit_json(objects)
     else:
