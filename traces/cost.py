@@ -182,17 +182,11 @@ def _names(template: Template) -> tuple[str, str]:
 def example(net: Any, task: str, batch: int, length: int) -> Batch:
     """Return a batch of made-up items with labels, to run a step on: its values change no cost.
 
-    `length` counts the virtual tokens that a tuning puts in front.
-
-    Raises
-    ------
-    InputError
-        If the model reads audio.
+    `length` counts the virtual tokens that a tuning puts in front; of a speech model it is the transcript's, beside the
+    encoder's frames, of which there are always as many.
     """
     config = net.config
     kind = modality(config)
-    if kind == "audio":
-        raise InputError(f"the cost of tuning a '{config.model_type}' model is not modelled: it reads audio")
     rows = np.arange(batch)
     labels = torch.zeros(batch, dtype=torch.float32 if task == "regression" else torch.long)
     if kind == "images":
@@ -200,6 +194,9 @@ def example(net: Any, task: str, batch: int, length: int) -> Batch:
         return Batch(rows, {"pixel_values": pixels}, torch.ones((batch, 1), dtype=torch.bool), labels)
     ids = torch.ones((batch, length - virtual_tokens(net)), dtype=torch.long)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if kind == "audio":
+        frames = torch.zeros((batch, config.num_mel_bins, 2 * config.max_source_positions))
+        inputs = {"input_features": frames}
     if task == "seq2seq":
         inputs["decoder_input_ids"] = ids
     if task in ("causal-lm", "seq2seq"):

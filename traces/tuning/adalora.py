@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ..errors import InputError
 from .change import Change, Decided, Method, Part
-from .lora import PEFT_TASKS, PeftChange, Targets, heads, linear_targets
+from .lora import PeftChange, Targets, heads, linear_targets, peft_task
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ class _AdaLoRA(PeftChange):
 
         part: AdaLoRA = self.part
         return peft.AdaLoraConfig(
-            task_type=PEFT_TASKS[task],
+            task_type=peft_task(net, task),
             init_r=part.r_start,
             target_r=part.r_end,
             lora_alpha=part.alpha,

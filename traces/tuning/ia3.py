@@ -7,7 +7,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..sites import find_sites
 from .change import Change, Method, Part
-from .lora import PEFT_TASKS, PeftChange, heads, linear_targets
+from .lora import PeftChange, heads, linear_targets, peft_task
 
 
 class IA3(Part):
@@ -58,7 +58,7 @@ class _IA3(PeftChange):
                 f"module 'ia3' found no key and value projections in this '{net.config.model_type}' model; use lora"
             )
         return peft.IA3Config(
-            task_type=PEFT_TASKS[task],
+            task_type=peft_task(net, task),
             target_modules=sorted({*attention, *sites}),
             feedforward_modules=sorted(sites),
             modules_to_save=heads(net) or None,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ..errors import InputError
+from ..models import modality
 from ..sites import weight_shape
 from .change import Change, Decided, Method, Part
 
@@ -77,7 +78,7 @@ class PeftChange(Change):
         import peft
 
         return peft.LoraConfig(
-            task_type=PEFT_TASKS[task],
+            task_type=peft_task(net, task),
             r=self.part.r,
             lora_alpha=self.part.alpha,
             lora_dropout=self.part.dropout,
@@ -101,6 +102,11 @@ class PeftChange(Change):
     def merge(self, net: Any) -> Any:
         """Fold the adapters into the weights."""
         return net.merge_and_unload(safe_merge=True)
+
+
+def peft_task(net: Any, task: str) -> str | None:
+    """Return peft's name for a task; None for speech models: peft passes their decoder its ids twice otherwise."""
+    return None if modality(net.config) == "audio" else PEFT_TASKS[task]
 
 
 def heads(net: Any) -> list[str]:

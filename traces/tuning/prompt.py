@@ -9,7 +9,7 @@ from pydantic import Field
 from ..errors import InputError
 from ..models import modality
 from .change import Change, Decided, Method, Part
-from .lora import PEFT_TASKS, PeftChange
+from .lora import PeftChange, peft_task
 
 DRY_TOKENS = 4  # of the pass that shows whether a model takes virtual tokens
 
@@ -89,7 +89,7 @@ class _Virtual(PeftChange):
             )
         layers = getattr(config, "num_decoder_layers", None) or config.num_hidden_layers
         return {
-            "task_type": PEFT_TASKS[task],
+            "task_type": peft_task(net, task),
             "num_virtual_tokens": self.part.virtual_tokens,
             "num_layers": layers,
             "num_attention_heads": config.num_attention_heads,

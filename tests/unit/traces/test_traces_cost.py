@@ -56,7 +56,7 @@ def tuned(family: str, tuning: Tuning) -> tuple[Any, str]:
     return net.train(), task
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "whisper"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_full_tuning_equals_the_flop_counter(family: str) -> None:
     net, task = build(family).train(), task_of(family)
     steps = listed(net, task)
@@ -88,6 +88,12 @@ def test_every_method_equals_the_flop_counter(module: str) -> None:
     net, task = tuned("bert", Tuning(name="x", module={"type": module} | virtual))
     steps = listed(net, task)
     assert macs(steps, 4, virtual_tokens(net) + 9) == measured(net, task, 4, 9)
+
+
+@pytest.mark.parametrize("module", ["lora", "ia3", "adalora"])
+def test_a_speech_model_under_peft_equals_the_flop_counter(module: str) -> None:
+    net, task = tuned("whisper", Tuning(name="x", module={"type": module}))
+    assert macs(listed(net, task), 4, 9) == measured(net, task, 4, 9)
 
 
 def test_peft_cuts_weight_gradients_and_adds_its_own() -> None:
