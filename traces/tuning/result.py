@@ -173,8 +173,17 @@ def _peft_writes(net: Any) -> bool:
     return config is not None and not config.is_prompt_learning and config.peft_type != "ADALORA"
 
 
-def load_weights(net: Any, folder: Path) -> None:
+def load_weights(net: Any, folder: Path, start: bool = False) -> None:
     """Load what a finished tuning trained into a model built by `build_model`.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        In which what is trained requires gradients.
+    folder : Path
+        Of the finished tuning.
+    start : bool
+        The tuning begins there: it may train more than that one did (biases beside LoRA), which stays as it is.
 
     Raises
     ------
@@ -190,15 +199,15 @@ def load_weights(net: Any, folder: Path) -> None:
         import peft
 
         own = peft.get_peft_model_state_dict(net, save_embedding_layers=False)
-        tensors = _must_fit(folder / ADAPTER, own, read_tensors(folder / ADAPTER))
+        tensors = _must_fit(folder / ADAPTER, own, read_tensors(folder / ADAPTER), start)
         written = {t.data_ptr() for t in own.values()}
         expected = {name: p for name, p in expected.items() if p.data_ptr() not in written}
         peft.set_peft_model_state_dict(net, tensors)
-    if expected or (folder / WEIGHTS).is_file():
-        tensors = _must_fit(folder / WEIGHTS, expected, read_tensors(folder / WEIGHTS))
+    if (expected and not start) or (folder / WEIGHTS).is_file():
+        tensors = _must_fit(folder / WEIGHTS, expected, read_tensors(folder / WEIGHTS), start)
         with torch.no_grad():
-            for name, parameter in expected.items():
-                parameter.copy_(tensors[name])
+            for name, tensor in tensors.items():
+                expected[name].copy_(tensor)
 
 
 def read_tensors(file: Path, key: str | None = None) -> dict[str, Any] | None:
@@ -220,9 +229,11 @@ def read_tensors(file: Path, key: str | None = None) -> dict[str, Any] | None:
         raise CorruptError(f"{file} cannot be read ({error}); tune again into an empty folder") from error
 
 
-def _must_fit(file: Path, expected: dict[str, Any], tensors: dict[str, Any] | None) -> dict[str, Any]:
+def _must_fit(
+    file: Path, expected: dict[str, Any], tensors: dict[str, Any] | None, fewer: bool = False
+) -> dict[str, Any]:
     tensors = tensors or {}
-    wrong = sorted(set(expected) ^ set(tensors))
+    wrong = sorted(set(tensors) - set(expected) if fewer else set(expected) ^ set(tensors))
     wrong += sorted(n for n in set(expected) & set(tensors) if expected[n].shape != tensors[n].shape)
     if wrong:
         raise InputError(f"{file} was made by another module or model: '{wrong[0]}' does not fit")

@@ -100,7 +100,7 @@ class Trainer:
         self.built = self._build()
         self.net = self.built.net.to(self.device)
         if start is not None:
-            load_weights(self.net, start)
+            load_weights(self.net, start, start=True)
         self.teacher = load_tuned(teacher)[0].to(self.device) if teacher else None
         self.sites = find_sites(self.net)
         self.factors = factors(self.sites, run.tuning.density) if run.tuning.density else []

@@ -214,8 +214,14 @@ def test_head_alone_and_warm_start(tuned: traces.TuneResult, tiny_model: str, ti
     started = tune(tiny_model, tiny_data, plan, tmp_path / "warm", init=tuned.path, progress=False)
     assert started.accuracy == tuned.accuracy
     assert started.measurements["init"] == "small"
+    more = plan.model_copy(update={"module": LoRA(r=2, bias="adapted")})  # trains what the first one left as it was
+    assert (
+        tune(tiny_model, tiny_data, more, tmp_path / "more", init=tuned.path, progress=False).density == tuned.density
+    )
     with pytest.raises(InputError, match="another module or model"):
         tune(tiny_model, tiny_data, SMALL.model_copy(update={"module": LoRA(r=3)}), tmp_path / "no", init=tuned.path)
+    with pytest.raises(InputError, match="another module or model"):
+        tune(tiny_model, tiny_data, plan, tmp_path / "less", init=tmp_path / "more")
 
 
 def test_nan_loss_stops_at_once(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
