@@ -1,4 +1,4 @@
-"""Figures of the accelerator pages."""
+"""Figures of the generated pages."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def density_curve(name: str, out: Path) -> None:
         ax.set_ylabel("speed-up in cycles (×)")
         ax.legend()
         save(ax, out)
+
+
+def methods(model: str, out: Path) -> None:
+    """Draw what a model's tunings reach at which density."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from simkit import compare, plots
+    from simkit.figures import save
+
+    save(plots.methods_front(compare.flat(compare.aggregate(compare.stored_methods(model)))), out)

@@ -18,6 +18,7 @@ import hwmodels
 from hwmodels.config import packaged
 from hwmodels.registry import kernels
 from simkit.cite import bibliography
+from simkit.compare import stored_models
 from simkit.evidence import design_status, measured_rows, published_rows
 
 FAMILIES = {
@@ -38,6 +39,7 @@ def write(out: Path, notebooks: Path) -> None:
         "validation.md": validation(),
         "energy_tables.md": energy_tables(),
         "tunings.md": tunings(),
+        "methods.md": methods(),
         "commands.md": commands(),
     }
     pages |= {f"accelerators/{name}.md": accelerator(name) for name in hwmodels.list_archs()}
@@ -47,6 +49,8 @@ def write(out: Path, notebooks: Path) -> None:
         picture = out / "accelerators" / f"{name}.svg"
         if not picture.exists():
             figures.density_curve(name, picture)
+    for model in stored_models():
+        figures.methods(model, out / f"methods-{model}.svg")
     for path in sorted(notebooks.glob("*.ipynb")):
         _update(out / "notebooks" / path.name, path.read_bytes())
 
@@ -369,6 +373,33 @@ def tunings() -> str:
             f"## {escape(method.title)}\n\n`{method.name}`, evidence: {method.evidence}. {escape(method.source)}\n"
         )
         parts.append(f"```text\n{method.equation}\n```\n\n{escape(method.notes)}\n")
+    return "\n".join(parts)
+
+
+METHODS = """# What tuning methods buy
+
+Tuned, recorded, replayed and stored with their provenance: `simkit compare methods --model MODEL --stored` prints the
+same, without `--stored` it runs them anew. Accuracy is the mean over seeds with its standard error (of the binomial
+distribution where there is one seed); speed-up and energy are the whole model's against the untuned one, dense, on the
+same design and text.
+"""
+
+
+def methods() -> str:
+    """Return the stored comparisons of tuning methods."""
+    from simkit import compare, tables
+
+    parts = [METHODS]
+    for model in stored_models():
+        rows = compare.stored_methods(model)
+        objects, settings = compare.aggregate(rows), rows.attrs["settings"]
+        per_seed = " or ".join(str(n) for n in sorted({item["seeds"] for item in objects}))
+        facts = (
+            f"Data set `{objects[0]['data']}`, {settings['samples']:,} training rows in one epoch; seeds: {per_seed}."
+        )
+        parts.append(f"## {model}\n\n{facts}\n")
+        parts.append(f"![Accuracy against density of {model}'s tunings](methods-{model}.svg)\n")
+        parts.append(tables.methods_table(compare.flat(objects)).to_markdown() + "\n")
     return "\n".join(parts)
 
 

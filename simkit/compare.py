@@ -315,6 +315,12 @@ def save_methods(rows: pd.DataFrame, path: Path, settings: Json) -> Path:
     return path
 
 
+def stored_models() -> list[str]:
+    """Return the models whose comparison comes with the package."""
+    names = (f.name for f in resources.files("simkit").joinpath("results").iterdir())
+    return sorted(n.removeprefix("methods_").removesuffix(".parquet") for n in names if n.startswith("methods_"))
+
+
 def stored_methods(model: str = "minilm-l6") -> pd.DataFrame:
     """Return the comparison that comes with the package; ``.attrs`` holds its settings and provenance.
 
@@ -323,12 +329,10 @@ def stored_methods(model: str = "minilm-l6") -> pd.DataFrame:
     InputError
         If none is stored for that model.
     """
-    folder = resources.files("simkit").joinpath("results")
-    kept = sorted(f.name.removeprefix("methods_").removesuffix(".parquet") for f in folder.iterdir()
-                  if f.name.startswith("methods_"))  # fmt: skip
+    kept = stored_models()
     if model not in kept:
         raise InputError(f"no stored comparison for '{model}' (there are: {', '.join(kept) or 'none'})")
-    with resources.as_file(folder.joinpath(f"methods_{model}.parquet")) as path:
+    with resources.as_file(resources.files("simkit").joinpath(f"results/methods_{model}.parquet")) as path:
         return load_methods(path)
 
 
