@@ -1,8 +1,7 @@
 """Accuracy against density of minilm-l6 on vader-movie, tuned for as long as it takes; density_curve.json holds it.
 
 Run: ``python tests/benchmarks/tuning/density_curve.py [FOLDER]`` (about an hour on two idle cores). Each tuning starts
-from the one before, all learn from the first; a run that was stopped goes on where it was, and what is finished in FOLDER
-is kept.
+from the one before, all learn from the first. A run that was stopped goes on where it was; what is finished is kept.
 """
 
 from __future__ import annotations
