@@ -26,6 +26,7 @@ from hwmodels.memory import Tiles, movement
 from hwmodels.registry import Kernel, kernel_of, params_of, seen_by
 
 from .errors import InputError
+from .files import whole
 from .workload import build_ops
 
 if TYPE_CHECKING:
@@ -73,17 +74,11 @@ def write_timeline(
     """
     if tokens < 1:
         raise InputError(f"tokens = {tokens}, must be at least 1")
-    target = Path(out)
     drawn = draw(_first_tokens(_find(trace, op, layer, weights), tokens), arch)
     drawn["otherData"] |= {"trace": trace.name, "trace_hash": trace.hash}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with whole(out) as partial:
         partial.write_text(json.dumps(drawn, separators=(",", ":")) + "\n", encoding="utf-8")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    return Path(out)
 
 
 def draw(op: Op, arch: Arch) -> dict[str, Any]:
@@ -120,7 +115,7 @@ def _find(trace: Trace, name: str | None, layer: int, weights: str) -> Op:
         raise InputError(f"trace '{trace.name}' has no op '{name}'" + nearest(str(name), known))
     here = [op for op in ops if op.layer == layer]
     if not here:
-        layers = sorted({op.layer for op in ops})
+        layers = sorted({op.layer for op in ops if op.layer >= 0})
         raise InputError(f"trace '{trace.name}' has no layer {layer}; it has {layers[0]} to {layers[-1]}")
     return next((op for op in here if op.activation is not None or op.output is not None), here[0])
 

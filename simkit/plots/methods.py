@@ -43,7 +43,7 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     if arch is not None and arch not in known:
         raise InputError(f"the comparison has no design '{arch}'; it has: {', '.join(known)}")
     rows = table[table["arch"] == (arch or known[0])]
-    factor = axis_of(x)[1]
+    label, factor = axis_of(x, rows[x])
     ax = axes(ax, 0.8)
     for index, row in enumerate(rows.itertuples()):
         ax.errorbar(
@@ -57,7 +57,7 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     ax.plot(best[x] * factor, best["accuracy"], "o", label="Pareto front", markeredgewidth=0.08 * points(), **ring)
     if rows[x].min() > 0 and rows[x].max() / rows[x].min() > 10:
         plain_log(ax, "x")
-    ax.set_xlabel("density of the MLP activations" if arch is None else f"energy per token on {arch} (nJ)")
+    ax.set_xlabel("density of the MLP activations" if arch is None else label.replace(" (", f" on {arch} ("))
     ax.set_ylabel("held-out accuracy")
     ax.grid(True, axis="both")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

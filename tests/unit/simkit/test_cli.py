@@ -116,10 +116,39 @@ def test_ls(kind: str) -> None:
     assert all(row["name"] for row in rows)
 
 
-def test_show_arch_prints_sources() -> None:
-    done = simkit("show", "arch", "cnvlutin")
-    assert "published" in done.stdout
-    assert "source" in done.stdout
+def cells(printed: str, first: str) -> list[str]:
+    """The cells of the line of a printed table that begins with a word."""
+    line = next(line for line in printed.splitlines() if re.match(rf"│ {re.escape(first)} +│", line))
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_show_arch_prints_units_and_sources() -> None:
+    shown = simkit("show", "arch", "cnvlutin").stdout
+    assert cells(shown, "clock")[:5] == ["clock", "606 MHz", "", "published", "chen2014dadiannao"]
+    assert cells(shown, "memory.bandwidth")[1] == "25.6 GB/s"
+    assert cells(shown, "static_power")[1:3] == ["1.67 W", "0.84 W .. 3.34 W"]
+    assert cells(shown, "actions.mac.compute")[1] == "1 int16_mac"
+
+
+def test_show_table_prints_a_line_each_row() -> None:
+    shown = simkit("show", "table", "eie_45nm").stdout
+    assert cells(shown, "eie.pe") == [
+        "eie.pe",
+        "11.446",
+        "",
+        "cycle",
+        "45",
+        "published",
+        "han2016eie",
+        "9.157 mW / 800 MHz",
+    ]
+
+
+def test_summaries_of_commands_fit_a_terminal() -> None:
+    for group in ((), ("trace",), ("compare",)):
+        listed = simkit(*group, "--help").stdout.partition("Commands:")[2]
+        assert listed.strip()
+        assert "..." not in listed
 
 
 @pytest.mark.parametrize("command", ["demo", "tune", "record", "replay", "ls", "show", "plot", "report", "doctor"])
