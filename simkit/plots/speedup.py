@@ -231,7 +231,7 @@ def utilisation_map(result: Result, ax: Axes | None = None, *, arch: str | None 
     ax.set_xlabel(f"PE or lane of {chosen}")
     ax.grid(False)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.figure.colorbar(image, ax=ax, label="busy share of compute cycles", fraction=0.05, pad=0.1)
+    ax.figure.colorbar(image, ax=ax, label="busy share", fraction=0.05, pad=0.1)
     return ax
 
 

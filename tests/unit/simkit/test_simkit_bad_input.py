@@ -30,7 +30,11 @@ BAD = [
     ((*SWEEP, "million.yaml"), 2, "a grid of 1,000,000 points; look at it with --dry-run, or go ahead with --yes"),
     ((*SWEEP, "field.yaml"), 2, "has no field 'lane'; did you mean 'lanes'"),
     ((*SWEEP, "twice.yaml"), 2, 'twice.yaml:3: found duplicate key "archs"'),
-    ((*SWEEP, "gone.yaml"), 2, "cannot read the spec gone.yaml: No such file"),
+    (
+        (*SWEEP, "gone.yaml"),
+        2,
+        "cannot read the spec gone.yaml: No such file or directory; the how-to 'Sweep and search",
+    ),
     ((*SWEEP, "good.yaml", "--scheduler", "somewhere"), 2, "write tcp://HOST:PORT or tls://HOST:PORT"),
     ((*SWEEP, "good.yaml", "--scheduler", "tls://127.0.0.1:9"), 2, "--tls-ca is missing"),
     ((*SWEEP, "good.yaml", "--processes", "-1"), 2, "must be 0 (in this process) or more"),
