@@ -406,7 +406,8 @@ def methods() -> str:
 
 HABITS = """
 - `-q` hides progress and log, `-v` logs to stderr (`-vv` more); before or after the command's name.
-- `NO_COLOR=1` keeps colours out; `SIMKIT_DEBUG=1` shows where an error came from.
+- `NO_COLOR=1` keeps colours out (bold headings stay; a pipe gets plain text).
+- `SIMKIT_DEBUG=1` shows where an error came from.
 - `--set field=value` changes a field of a design; `--out` says where results go.
 - A wrong name or option is answered with the nearest one.
 - Ctrl-C: what tuning, recording, sweeping, searching and measuring have done is kept; the same command goes on there.
