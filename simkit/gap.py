@@ -11,7 +11,7 @@ from hwmodels.mask import Mask
 from hwmodels.statistical import statistical_cycles
 
 from .errors import InputError
-from .plots.style import MARKERS, PALETTE, axes, legend_above, name_ticks, plain_log, points, styled
+from .plots.style import axes, legend_above, mark, name_ticks, plain_log, points, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,12 +168,12 @@ def plot(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down
         for masks in (TRACE, IID):
             part = frame[(frame["tuning"] == tuning) & (frame["masks"] == masks)]
             left = part["arch"].map(designs.index) - 0.4 + step / 2
-            colour = PALETTE[index % len(PALETTE)]
+            colour, marker = mark(index).values()
             ax.scatter(
                 left + step * part["layer"].map(layers.index),
                 part["gap"],
                 s=1.6 * points(),
-                marker=MARKERS[index % len(MARKERS)],
+                marker=marker,
                 color=colour if masks == TRACE else "none",
                 edgecolors=colour,
                 linewidths=0.08 * points(),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ._data import require
-from .style import MARKERS, PALETTE, axes, plain_log, points, styled
+from .style import axes, mark, plain_log, points, styled
 from .tradeoff import axis_of, front
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     ax = axes(ax, 0.8)
     for index, row in enumerate(rows.itertuples()):
         ax.errorbar(
-            getattr(row, x) * factor, row.accuracy, yerr=row.accuracy_se, fmt=MARKERS[index % len(MARKERS)],
-            color=PALETTE[(index + index // len(MARKERS)) % len(PALETTE)], markersize=0.6 * points(),
+            getattr(row, x) * factor, row.accuracy, yerr=row.accuracy_se, **mark(index), markersize=0.6 * points(),
             elinewidth=0.1 * points(), label=row.tuning, linestyle="none",
         )  # fmt: skip
     best = rows[front(rows, x, "accuracy", ("accuracy",))].sort_values(x)

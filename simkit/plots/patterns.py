@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .density import one_trace, sites_of, tuning_name
-from .style import DASHES, MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
+from .style import DASHES, axes, legend_above, mark, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -399,8 +399,7 @@ def _each(traces: Traces, op: str) -> list[tuple[str, list[Any]]]:
 
 def _line(index: int, **more: Any) -> dict[str, Any]:
     return {
-        "color": PALETTE[index % len(PALETTE)],
-        "marker": MARKERS[index % len(MARKERS)],
+        **mark(index),
         "linestyle": DASHES[0],
         **more,
     }

@@ -125,6 +125,14 @@ def paper(kind: str = "ieee") -> Iterator[None]:
         _page.reset(token)
 
 
+def mark(index: int) -> dict[str, Any]:
+    """Colour and marker of a series; both together come back only after as many series as their product."""
+    return {
+        "color": PALETTE[(index + index // len(MARKERS)) % len(PALETTE)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Make a figure function draw in the suite's style, or in `paper`'s where one is open."""
 

@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import InputError
 from ..workload import label_of
 from ._data import Ops, measured, require, summary
-from .style import DASHES, MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
+from .style import DASHES, MARKERS, PALETTE, axes, legend_above, mark, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,8 +136,7 @@ def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_se
         trace = result.meta["runs"][run]["trace"]
         x, y = xs[run] * axis_of(cost)[1], ys[run] * axis_of(gain)[1]
         ax.errorbar(
-            x, y, yerr=errors.get(run), fmt=MARKERS[index % len(MARKERS)], markersize=0.6 * points(),
-            color=PALETTE[index % len(PALETTE)], capsize=2, elinewidth=0.1 * points(),
+            x, y, yerr=errors.get(run), **mark(index), markersize=0.6 * points(), capsize=2, elinewidth=0.1 * points(),
             label=label_of(trace), linestyle="none",
         )  # fmt: skip
     ax.margins(x=0.1, y=0.15)
@@ -202,7 +201,7 @@ def pareto(
     best = table[front(table, x, y, maximise)].sort_values(x)
     groups = table.groupby(group, sort=False) if group in table else [("points", table)]
     for index, (name, rows) in enumerate(groups):
-        ax.plot(rows[x], rows[y], MARKERS[index % len(MARKERS)], color=PALETTE[index % len(PALETTE)], label=str(name),
+        ax.plot(rows[x], rows[y], linestyle="none", **mark(index), label=str(name),
                 alpha=0.75, markeredgewidth=0)  # fmt: skip
     # between two points of the front only what either of them reaches is known to be reachable
     where = "pre" if x in maximise else "post"

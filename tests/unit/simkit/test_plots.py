@@ -287,6 +287,12 @@ def test_energy_axes_take_the_unit_that_reads_well(result, factor: float, label:
     assert min(eie.get_xdata()) == pytest.approx(1.0)
 
 
+def test_many_series_are_told_apart() -> None:
+    from simkit.plots.style import mark
+
+    assert len({tuple(mark(index).values()) for index in range(22)}) == 22
+
+
 def test_names_that_would_touch_are_set_aslant() -> None:
     from simkit.plots.style import axes, name_ticks
 
