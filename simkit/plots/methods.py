@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ._data import require
-from .style import axes, mark, plain_log, points, styled
+from .style import axes, is_narrow, legend_above, mark, plain_log, points, styled
 from .tradeoff import axis_of, front
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
         raise InputError(f"the comparison has no design '{arch}'; it has: {', '.join(known)}")
     rows = table[table["arch"] == (arch or known[0])]
     label, factor = axis_of(x, rows[x])
-    ax = axes(ax, 0.8)
+    narrow = is_narrow(ax)
+    ax = axes(ax, 0.7 + 0.018 * len(rows) if narrow else 0.8)
     for index, row in enumerate(rows.itertuples()):
         ax.errorbar(
             getattr(row, x) * factor, row.accuracy, yerr=row.accuracy_se, **mark(index), markersize=0.6 * points(),
@@ -59,5 +60,8 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     ax.set_xlabel("density of the MLP activations" if arch is None else label.replace(" (", f" on {arch} ("))
     ax.set_ylabel("held-out accuracy")
     ax.grid(True, axis="both")
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    if narrow:
+        legend_above(ax)
+    else:
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax

@@ -155,6 +155,14 @@ def axes(ax: Axes | None, aspect: float = ASPECT) -> Axes:
     return plt.subplots(figsize=(width, width * aspect))[1]
 
 
+def is_narrow(ax: Axes | None) -> bool:
+    """Whether a legend beside the data would take half of the width, as in a column of a paper."""
+    import matplotlib as mpl
+
+    width: float = mpl.rcParams["figure.figsize"][0] if ax is None else ax.figure.get_figwidth()
+    return width < 5.0
+
+
 def points() -> float:
     """Return the font size in force, which markers and hair lines follow."""
     import matplotlib as mpl

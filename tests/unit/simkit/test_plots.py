@@ -381,3 +381,19 @@ def test_picture_is_the_baseline(result, traces, tmp_path: Path, name: str) -> N
         baseline.write_bytes(drawn.read_bytes())
     difference = compare_images(str(baseline), str(drawn), tol=TOLERANCE)
     assert difference is None, difference
+
+
+@pytest.mark.parametrize(("venue", "beside"), [("acm", False), ("slides", True)])
+def test_names_of_many_tunings_leave_room_for_their_points(venue: str, beside: bool) -> None:
+    names = [f"tuning-{index}" for index in range(22)]
+    steps = np.linspace(0, 1, len(names))
+    table = pd.DataFrame({"tuning": names, "arch": "eie", "accuracy": 0.5 + 0.4 * steps, "accuracy_se": 0.01})
+    table["density"] = 0.02 + 0.9 * steps
+    with sk.paper(venue):
+        ax = sk.plots.methods_front(table)
+        ax.figure.draw_without_rendering()
+    box, legend, page = (one.get_window_extent() for one in (ax, ax.get_legend(), ax.figure))
+    assert (legend.x0 >= box.x1) == beside
+    assert box.width >= 0.6 * page.width
+    assert box.height >= 0.35 * page.height
+    assert legend.y1 <= page.y1 + 1
