@@ -47,6 +47,8 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 # progress bars and the warnings of a build machine are not the notebook's
 nb_output_stderr = "remove"
+# a bar that is done needs no script, and the pages none from elsewhere
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 
 autosummary_generate = True
 autodoc_typehints = "none"

@@ -133,7 +133,7 @@ def accelerator(name: str) -> str:
         "Speed-up in compute cycles over its own dense baseline on i.i.d. masks (512 tokens, K = 1536, N = 384; "
         "weights dense), memory left out. The dashed line is 1 / density.\n",
         "## Every number and its source\n",
-        table(["field", "value", "range", "status", "source", "note"], list(_figures(raw))),
+        table(["field", "value", "status", "source", "note"], list(_figures(raw))),
         "## Price of each action\n",
         "Rows of the energy table that one action takes, times the factor.\n",
         table(
@@ -170,8 +170,9 @@ def _figures(tree: dict[str, Any], prefix: str = "") -> Iterable[list[object]]:
         if not isinstance(value, dict) or key == "actions":
             continue
         if "value" in value and "status" in value:
-            ends = [str(value[end]) for end in ("low", "high") if end in value]
-            row = [f"`{prefix}{key}`", escape(str(value["value"])), " … ".join(ends), value["status"]]
+            ends = " … ".join(str(value[end]) for end in ("low", "high") if end in value)
+            written = f"{value['value']}{' bit' * (prefix == 'bits.')}" + (f" ({ends})" if ends else "")
+            row = [f"`{prefix}{key}`", escape(written.replace("mm^2", "mm²")), value["status"]]
             yield [*row, source(value["source"]), escape(value.get("note", ""))]
         else:
             yield from _figures(value, f"{prefix}{key}.")
@@ -240,7 +241,8 @@ def measured() -> str:
         "## GPU model against measurements\n",
         "Rows are split by shape, model or device before anything is fitted; *scored* rows were never fitted. The "
         "rooflines are what a simpler model reaches on the same rows.\n",
-        "### Public measurements\n\n`simkit validate --reference FOLDER`\n",
+        "### Public measurements\n\n`simkit validate --reference FOLDER`: CSV or Parquet files, known by their names: "
+        "`gemm_<dtype>_<device>`, `energy_<device>` and `sparse_mlp_<device>`, with anything after that.\n",
         scores(measured_rows()),
     ]
     devices = sorted(path.name for path in FOLDER.iterdir() if path.is_dir()) if FOLDER.is_dir() else []
@@ -346,8 +348,7 @@ def energy_tables() -> str:
             rows.append(
                 [
                     f"`{key}`",
-                    f"{figure.value:g}",
-                    " … ".join(ends),
+                    f"{figure.value:g}" + (f" ({' … '.join(ends)})" if ends else ""),
                     row.per,
                     node,
                     figure.status,
@@ -357,7 +358,7 @@ def energy_tables() -> str:
             )
         extends = f" Extends {', '.join(f'`{base}`' for base in loaded.extends)}." if loaded.extends else ""
         parts.append(f"## {escape(loaded.title)}\n\n`{name}` — {escape(loaded.description)}{extends}\n")
-        parts.append(table(["row", "pJ", "range", "per", "node (nm)", "status", "source", "note"], rows))
+        parts.append(table(["row", "pJ", "per", "node (nm)", "status", "source", "note"], rows))
     return "\n".join(parts)
 
 
@@ -405,7 +406,8 @@ def methods() -> str:
 
 HABITS = """
 - `-q` hides progress and log, `-v` logs to stderr (`-vv` more); before or after the command's name.
-- `NO_COLOR=1` keeps colours out; `SIMKIT_DEBUG=1` shows where an error came from.
+- `NO_COLOR=1` keeps colours out (bold headings stay; a pipe gets plain text).
+- `SIMKIT_DEBUG=1` shows where an error came from.
 - `--set field=value` changes a field of a design; `--out` says where results go.
 - A wrong name or option is answered with the nearest one.
 - Ctrl-C: what tuning, recording, sweeping, searching and measuring have done is kept; the same command goes on there.
@@ -427,7 +429,7 @@ def commands() -> str:
     parts.append(HABITS)
 
     def visit(command: Any, path: str, parent: Any) -> None:
-        context = click.Context(command, info_name=path.split()[-1], parent=parent, terminal_width=100)
+        context = click.Context(command, info_name=path.split()[-1], parent=parent, terminal_width=80)
         parts.append(f"## `{path}`\n\n```text\n{command.get_help(context)}\n```\n")
         for name, child in getattr(command, "commands", {}).items():
             visit(child, f"{path} {name}", context)

@@ -202,7 +202,7 @@ class Arch(Frozen):
     def _repr_html_(self) -> str:
         """Every number with its source and status, for notebooks."""
         rows = [
-            (name, _shown(name, figure["value"]), figure["status"], figure["source"], figure["note"])
+            (name, with_unit(name, figure["value"]), figure["status"], figure["source"], figure["note"])
             for name, figure in _figures(self.model_dump())
         ]
         body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
@@ -249,7 +249,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-# How the notebook table writes a field's value: factor from the unit inside, and the unit written.
+# How people are shown a field's value: factor from the unit inside, and the unit written.
 _SHOWN = {
     "clock": (1e-6, "MHz"),
     "node": (1.0, "nm"),
@@ -262,7 +262,8 @@ _SHOWN = {
 }
 
 
-def _shown(name: str, value: Any) -> str:
+def with_unit(name: str, value: Any) -> str:
+    """Write the value of an arch's field, such as ``memory.bandwidth``, with its unit; parameters have none."""
     factor, unit = _SHOWN.get(name, (1.0, "bit" if name.startswith("bits.") else ""))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)

@@ -91,10 +91,24 @@ def _methods(result: Result) -> dict[str, str]:
 
 def _misc(name: str, identifier: str, text: str) -> str:
     kind = "doi" if identifier.startswith("10.") else "eprint"
-    title = text.split(". ")[0].replace("{", "").replace("}", "")
-    archive = "" if kind == "doi" else ",\n  archiveprefix = {arXiv}"
-    key = f"{name}_{identifier}".replace("/", "_")
-    return f"@misc{{{key},\n  title = {{{title}}},\n  {kind} = {{{identifier}}}{archive}\n}}"
+    author, title = _named(text.partition(identifier)[0])
+    fields = {"author": author, "title": title or f"arXiv {identifier}", kind: identifier}
+    fields |= {} if kind == "doi" else {"archiveprefix": "arXiv"}
+    lines = ",\n".join(f"  {field} = {{{value}}}" for field, value in fields.items() if value)
+    return f"@misc{{{f'{name}_{identifier}'.replace('/', '_')},\n{lines}\n}}"
+
+
+def _named(before: str) -> tuple[str, str]:
+    """Author and title as a method's statement gives them before an identifier: ``Liu et al., DoRA: ..., arXiv ``."""
+    own = re.split(rf";|(?:{IDENTIFIER.pattern})(?:, and)?", before)[-1]
+    own = re.sub(r"[, ]*(arXiv|doi)?[ :]*$", "", own).strip().replace("{", "").replace("}", "")
+    # what leads to a name: "its gates follow", "group-wise scales:"
+    own = re.sub(r"^(?:[a-z][\w:-]* )+", "", own)
+    named = re.match(r"(\w+) et al\.(?:, )?(.*)|(\w+ and \w+)(?:, )?(.*)", own)
+    if named is None:
+        return "", own
+    first, title, pair, other = named.groups()
+    return (f"{first} and others", title) if first else (pair, other)
 
 
 def _sources(tree: Any) -> Iterable[str]:

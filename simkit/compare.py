@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .errors import InputError
+from .errors import InputError, VersionError
+from .files import whole
 
 if TYPE_CHECKING:
-    from traces import Trace
+    from traces import Trace, Tuning
 
 Json = dict[str, Any]
 SCHEMA = "zeroskip.methods/1"
@@ -125,6 +125,8 @@ def compare_methods(
     InputError
         If the model has no named set and `data` or `tunings` is not given, or a number is not positive.
     """
+    import traces
+
     known = comparisons()
     named = known.get(model)
     if named is None and (data is None or tunings is None):
@@ -138,6 +140,7 @@ def compare_methods(
         raise InputError(
             f"seeds {seeds}, sequences {sequences}, samples {samples}, test_samples {test_samples}: must be positive"
         )
+    recipes = {name: traces.load_tuning(name) for name in chosen}
     bench = _Bench(
         model,
         data,
@@ -155,7 +158,7 @@ def compare_methods(
         for name in chosen:
             if progress:
                 sys.stderr.write(f"== {name}, seed {seed}\n")
-            rows += bench.run(name, seed, base)
+            rows += bench.run(recipes[name], seed, base)
     return pd.DataFrame(rows)
 
 
@@ -178,11 +181,10 @@ class _Bench:
         path = self.out / "traces" / f"base-{self.sequences}.zarr"
         return self._replay(self._record(path, None))
 
-    def run(self, name: str, seed: int, base: dict[str, Json]) -> list[Json]:
+    def run(self, plan: Tuning, seed: int, base: dict[str, Json]) -> list[Json]:
         """Return one row for each arch of one tuning with one seed."""
         import traces
 
-        plan = traces.load_tuning(name)
         changes: Json = {} if self.samples is None else {"epochs": 1.0, "max_samples": self.samples}
         changes |= {} if self.precision is None else {"precision": self.precision}
         if changes:
@@ -305,13 +307,8 @@ def save_methods(rows: pd.DataFrame, path: Path, settings: Json) -> Path:
     meta = {"schema": SCHEMA, "settings": settings, "environment": environment()}
     table = pa.Table.from_pandas(rows, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"zeroskip": json.dumps(meta).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as partial:
         pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -343,6 +340,8 @@ def load_methods(path: Path) -> pd.DataFrame:
     ------
     InputError
         If it is not such a file.
+    VersionError
+        If another version wrote it.
     """
     import pyarrow.parquet as pq
 
@@ -354,7 +353,10 @@ def load_methods(path: Path) -> pd.DataFrame:
             f"{path} is no comparison of methods ({error}); make one with simkit compare methods"
         ) from error
     if meta.get("schema") != SCHEMA:
-        raise InputError(f"{path}: schema is {meta.get('schema')!r}, this version reads '{SCHEMA}'")
+        raise VersionError(
+            f"{path} was written by another version (schema {meta.get('schema')}, this one reads {SCHEMA}); "
+            "make it anew with simkit compare methods"
+        )
     frame: pd.DataFrame = table.to_pandas()
     frame.attrs = {"settings": meta["settings"], "environment": meta["environment"]}
     return frame

@@ -6,14 +6,13 @@ Every stage leaves a finished artefact or nothing; run again, the demo goes on a
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CorruptError
+from .files import whole
 from .result import Result
 
 if TYPE_CHECKING:
@@ -188,14 +187,8 @@ def _print(rows: Sequence[Row]) -> None:
 
 
 def _write_json(path: Path, rows: Sequence[Row]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as partial:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise CorruptError(f"cannot write {path}: {error.strerror}; free some space and run the same command") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _say(text: str, shown: bool) -> None:

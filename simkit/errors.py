@@ -31,6 +31,12 @@ class VersionError(CorruptError):
     """Stored data that another version wrote."""
 
 
+class StorageError(RuntimeError):
+    """A file that cannot be written: no space, no rights, no such place."""
+
+    exit_code = 6
+
+
 class UnavailableError(RuntimeError):
     """A tool, device, package or file from elsewhere that is not there."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from contextlib import suppress
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 
 from hwmodels import list_archs, load_arch
 
+from .errors import StorageError
+from .files import whole
 from .provenance import key_of, model_sources
 from .sweep import cache_folder
 
@@ -36,13 +38,9 @@ def published_rows() -> list[Row]:
     except (OSError, ValueError):
         pass
     rows = json.loads(json.dumps(table.validate_published(), default=lambda value: value.item()))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    # a cache that cannot be written costs ten seconds next time, nothing else
+    with suppress(StorageError), whole(path) as partial:
         partial.write_text(json.dumps(rows), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        pass  # a cache that cannot be written costs ten seconds next time, nothing else
     return rows
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .errors import InputError
+from .files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,8 +204,6 @@ def save(ax: Axes, out: Path, keywords: Sequence[str] = ()) -> Path:
     from .plots.style import current_rc
 
     figure: Any = ax.figure
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
     listed = " ".join(keywords)
     metadata = {
         ".png": {"Software": "zeroskip", "Description": listed},
@@ -214,11 +212,9 @@ def save(ax: Axes, out: Path, keywords: Sequence[str] = ()) -> Path:
         ".svg": {"Creator": "zeroskip", "Keywords": [listed], "Date": None},
     }[out.suffix]
     try:
-        with mpl.rc_context(current_rc()):
-            figure.savefig(partial, metadata=metadata, bbox_inches="tight", pad_inches=0.02)
-        os.replace(partial, out)
+        with mpl.rc_context(current_rc()), whole(out) as partial:
+            figure.savefig(partial, format=out.suffix[1:], metadata=metadata, bbox_inches="tight", pad_inches=0.02)
     finally:
-        partial.unlink(missing_ok=True)
         plt.close(figure)
     log.info("%s drawn", out)
     return out

@@ -11,7 +11,7 @@ from hwmodels.mask import Mask
 from hwmodels.statistical import statistical_cycles
 
 from .errors import InputError
-from .plots.style import MARKERS, PALETTE, axes, legend_above, plain_log, points, styled, wrapped
+from .plots.style import axes, legend_above, mark, name_ticks, plain_log, points, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,12 +168,12 @@ def plot(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down
         for masks in (TRACE, IID):
             part = frame[(frame["tuning"] == tuning) & (frame["masks"] == masks)]
             left = part["arch"].map(designs.index) - 0.4 + step / 2
-            colour = PALETTE[index % len(PALETTE)]
+            colour, marker = mark(index).values()
             ax.scatter(
                 left + step * part["layer"].map(layers.index),
                 part["gap"],
                 s=1.6 * points(),
-                marker=MARKERS[index % len(MARKERS)],
+                marker=marker,
                 color=colour if masks == TRACE else "none",
                 edgecolors=colour,
                 linewidths=0.08 * points(),
@@ -183,9 +183,9 @@ def plot(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down
     for edge in range(1, len(designs)):
         ax.axvline(edge - 0.5, color="0.85", linewidth=0.08 * points())
     ax.axhline(1.0, color="black", linewidth=0.1 * points())
-    ax.set_xticks(range(len(designs)), [wrapped(name) for name in designs])
     ax.set_xlim(-0.5, len(designs) - 0.5)
     ax.tick_params(axis="x", labelsize=points() * (0.75 if len(designs) > 5 else 0.9))
+    name_ticks(ax, designs)
     if frame["gap"].max() > 8:
         plain_log(ax, "y")
     ax.set_ylabel("exact / statistical cycles")

@@ -23,17 +23,13 @@ def write_part(folder: Path, rows: Rows, runs: Json, failed: Json) -> Path:
 
     Raises
     ------
-    CorruptError
+    StorageError
         If it cannot be written.
     """
     keys = sorted([*runs, *failed])
     path = folder / f"{keys[0] if len(keys) == 1 else 'b' + key_of(keys)}.parquet"
     meta: Json = {"runs": runs, "failed": failed} if failed else {"runs": runs}
-    try:
-        return write_table(rows.table(), meta, path)
-    except OSError as error:
-        text = f"cannot write {path}: {error.strerror or error}"
-        raise CorruptError(f"{text}; free some space and run the same command, which goes on where it was") from None
+    return write_table(rows.table(), meta, path)
 
 
 class Parts:

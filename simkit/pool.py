@@ -19,13 +19,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .errors import CorruptError, InputError, UnavailableError
+from .errors import CorruptError, InputError, StorageError, UnavailableError
 from .plan import Point
 from .worker import to_json
 
 Json = dict[str, Any]
 Process = subprocess.Popen[str]
-ERRORS: dict[int, type[Exception]] = {2: InputError, 3: CorruptError, 4: UnavailableError}
+ERRORS: dict[int, type[Exception]] = {2: InputError, 3: CorruptError, 4: UnavailableError, 6: StorageError}
 # a batch should take about this long: long enough to hide its file, short enough to lose
 BATCH_SECONDS = 1.0
 FIRST_BATCH, LARGEST_BATCH = 2, 256

@@ -15,6 +15,7 @@ import pandas as pd
 
 from .cite import cite
 from .errors import InputError
+from .files import whole
 from .report_charts import MAX_ROWS, chart_data, charts, sparse_ops
 from .report_facts import SUMMARY, arch_rows, run_facts, trace_rows, validation_rows
 from .result import Result
@@ -49,19 +50,15 @@ def write_report(
     ------
     InputError
         If the result is empty.
+    StorageError
+        If the file cannot be written.
     """
     if result.frame.empty:
         raise InputError("the result has no rows; replay at least one trace on one arch")
     page = render(result, title, traces)
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(out) as partial:
         partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return Path(out)
 
 
 def render(result: Result, title: str, traces: Sequence[Trace]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .errors import CorruptError, InputError, VersionError
+from .files import whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,17 +140,12 @@ def write_table(table: pa.Table, meta: dict[str, Any], target: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     stamp = {b"zeroskip": json.dumps({"schema": SCHEMA, **_fold(meta)}, default=str).encode()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
     words = [field.name for field in table.schema if not pa.types.is_primitive(field.type)]
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with whole(target) as partial:
         # only words repeat enough for a dictionary to be worth its making
         pq.write_table(table, partial, compression="zstd", use_dictionary=words)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
@@ -192,6 +188,8 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     where = Path(path)
     if where.is_dir() and (parts := sorted(where.glob("*.parquet"))):
         return concat(load_result(part) for part in parts)
+    if (where / "zarr.json").is_file():
+        raise InputError(f"{where} is a trace, not a result; replay it: simkit replay {where} --arch ARCH --out FILE")
     if not where.is_file():
         raise InputError(f"no result file at {where}; make one with: simkit replay TRACE --arch ARCH --out {where}")
     try:

@@ -71,7 +71,7 @@ class SearchSpec(SweepSpec):
         Of the sampler.
     """
 
-    objectives: list[str] = Field(default=["cycles", "energy"], min_length=1)
+    objectives: list[str] = Field(default=["cycles", "energy"], min_length=1, validate_default=True)
     limits: list[str] = []
     area: str | None = None
     trials: int = Field(default=100, ge=1)

@@ -218,6 +218,7 @@ def load_spec(path: str | Path, model: type[Any] = SweepSpec) -> Any:
     try:
         text = where.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the spec {where}: {getattr(error, 'strerror', error)}") from None
+        remedy = "the how-to 'Sweep and search a design space' shows one"
+        raise InputError(f"cannot read the spec {where}: {getattr(error, 'strerror', error)}; {remedy}") from None
     spec: BaseModel = from_yaml(model, text, str(where))
     return spec

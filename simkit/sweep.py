@@ -17,6 +17,7 @@ import pandas as pd
 from hwmodels import Arch, EnergyTable
 
 from .errors import InputError
+from .files import whole
 from .parts import Parts, write_part
 from .plan import Plan, Point, make_plan
 from .pool import DEATHS, Feed, LocalPool
@@ -317,13 +318,8 @@ def _ok_row(run: str, facts: Json) -> Json:
 
 def write_points(table: pd.DataFrame, path: Path) -> Path:
     """Write a table of points as Parquet, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as partial:
         table.to_parquet(partial, index=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

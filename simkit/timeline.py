@@ -26,6 +26,7 @@ from hwmodels.memory import Tiles, movement
 from hwmodels.registry import Kernel, kernel_of, params_of, seen_by
 
 from .errors import InputError
+from .files import whole
 from .workload import build_ops
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 UNITS, STALLS, DRAM = 1, 2, 3
+# a thread 0 is, to Perfetto, the one whose number is the process's: it would lie on another
+FIRST = 1
 # a viewer is slow beyond a few million slices
 MOST_SLICES = 1_000_000
 
@@ -73,17 +76,11 @@ def write_timeline(
     """
     if tokens < 1:
         raise InputError(f"tokens = {tokens}, must be at least 1")
-    target = Path(out)
     drawn = draw(_first_tokens(_find(trace, op, layer, weights), tokens), arch)
     drawn["otherData"] |= {"trace": trace.name, "trace_hash": trace.hash}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with whole(out) as partial:
         partial.write_text(json.dumps(drawn, separators=(",", ":")) + "\n", encoding="utf-8")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    return Path(out)
 
 
 def draw(op: Op, arch: Arch) -> dict[str, Any]:
@@ -98,8 +95,9 @@ def draw(op: Op, arch: Arch) -> dict[str, Any]:
         clock = _Clock(None, 0.0)
     done = np.append(0, np.cumsum(compute.row_cycles))
     begin, end = clock.wall(done[:-1], after=True), clock.wall(done[1:], after=False)
-    events = _names(arch, kernel)
-    events += _units(op, arch, kernel, compute, starts, begin, end)
+    units = _units(op, arch, kernel, compute, starts, begin, end)
+    events = _names(arch, kernel, sorted({event["tid"] for event in units} - {FIRST}))
+    events += units
     events += clock.events()
     facts = {
         "arch": arch.name,
@@ -120,7 +118,7 @@ def _find(trace: Trace, name: str | None, layer: int, weights: str) -> Op:
         raise InputError(f"trace '{trace.name}' has no op '{name}'" + nearest(str(name), known))
     here = [op for op in ops if op.layer == layer]
     if not here:
-        layers = sorted({op.layer for op in ops})
+        layers = sorted({op.layer for op in ops if op.layer >= 0})
         raise InputError(f"trace '{trace.name}' has no layer {layer}; it has {layers[0]} to {layers[-1]}")
     return next((op for op in here if op.activation is not None or op.output is not None), here[0])
 
@@ -182,12 +180,12 @@ class _Clock:
                 "output_bytes": int(tiles.outputs[tile]),
             }
             if fill > 0:
-                events.append(_slice("fill", STALLS, 1, start - fill, fill))
-                events.append(_slice("fill", DRAM, 1, start - fill, fill, about))
+                events.append(_slice("fill", STALLS, FIRST, start - fill, fill))
+                events.append(_slice("fill", DRAM, FIRST, start - fill, fill, about))
             if body > 0:
-                events.append(_slice("transfer", DRAM, 1, start, body, about))
+                events.append(_slice("transfer", DRAM, FIRST, start, body, about))
             if late > 0:
-                events.append(_slice("wait for DRAM", STALLS, 1, start + tiles.busy[tile], late))
+                events.append(_slice("wait for DRAM", STALLS, FIRST, start + tiles.busy[tile], late))
             if fill + body > 0:
                 events.append(_counter(start - fill, self._rate))
                 events.append(_counter(start + body, 0.0))
@@ -208,7 +206,7 @@ def _units(
         return _sms(op, arch, np.diff(starts), begin, end)
     busy = _busy_by_group(op, arch, kernel, compute, starts)
     events = [
-        _slice("group", UNITS, 0, a, b - a, {"tokens": int(rows), "first_token": int(first)})
+        _slice("group", UNITS, FIRST, a, b - a, {"tokens": int(rows), "first_token": int(first)})
         for a, b, rows, first in zip(begin, end, np.diff(starts), starts, strict=False)
     ]
     if busy is None:
@@ -218,7 +216,7 @@ def _units(
     lost = sum(count for cause, count in compute.stalls.items() if cause != "dram")
     copies = max(1, round((busy.sum() + lost) / (compute.cycles * busy.shape[1])))
     for group, unit in zip(*np.nonzero(busy), strict=True):
-        events.append(_slice("busy", UNITS, int(unit) + 1, begin[group], busy[group, unit] / copies))
+        events.append(_slice("busy", UNITS, FIRST + 1 + int(unit), begin[group], busy[group, unit] / copies))
     return events
 
 
@@ -254,10 +252,10 @@ def _sms(
         waves = -(-int(count) // params.sms)
         length = (end[launch] - begin[launch]) / waves
         about = {"tile": [int(side) for side in tiling.tile[launch]], "split": int(tiling.split[launch])}
-        events.append(_slice("launch", UNITS, 0, begin[launch], end[launch] - begin[launch], about))
+        events.append(_slice("launch", UNITS, FIRST, begin[launch], end[launch] - begin[launch], about))
         for block in range(int(count)):
             wave, sm = divmod(block, params.sms)
-            events.append(_slice("block", UNITS, sm + 1, begin[launch] + wave * length, length))
+            events.append(_slice("block", UNITS, FIRST + 1 + sm, begin[launch] + wave * length, length))
     return events
 
 
@@ -266,19 +264,22 @@ def _check_size(slices: int) -> None:
         raise InputError(f"the timeline would have {slices:,} slices, too many to look at; draw fewer with --tokens")
 
 
-def _names(arch: Arch, kernel: Kernel) -> list[Event]:
-    unit = "SMs" if kernel.name == "gpu" else "PEs or lanes"
-    named = {UNITS: f"{arch.name}: {unit}", STALLS: "stalls", DRAM: "DRAM"}
+def _names(arch: Arch, kernel: Kernel, units: list[int]) -> list[Event]:
+    """Names and order of the processes, and of the threads that hold slices."""
+    unit, group = ("SM", "launches") if kernel.name == "gpu" else ("PE or lane", "groups of tokens")
+    named = {UNITS: f"{arch.name}: {unit}s".replace("PE or", "PEs or"), STALLS: "stalls", DRAM: "DRAM"}
+    threads = {(UNITS, FIRST): group, (STALLS, FIRST): "compute waits", (DRAM, FIRST): "transfers"}
+    threads |= {(UNITS, place): f"{unit} {place - FIRST - 1}" for place in units}
     events = [_meta("process_name", process, {"name": name}) for process, name in named.items()]
     events += [_meta("process_sort_index", process, {"sort_index": process}) for process in named]
-    events.append(_meta("thread_name", UNITS, {"name": "launches" if kernel.name == "gpu" else "groups of tokens"}))
-    events.append({**_meta("thread_name", STALLS, {"name": "compute waits"}), "tid": 1})
-    events.append({**_meta("thread_name", DRAM, {"name": "transfers"}), "tid": 1})
+    for (process, thread), name in threads.items():
+        events.append(_meta("thread_name", process, {"name": name}, thread))
+        events.append(_meta("thread_sort_index", process, {"sort_index": thread}, thread))
     return events
 
 
-def _meta(name: str, process: int, args: dict[str, Any]) -> Event:
-    return {"ph": "M", "name": name, "pid": process, "tid": 0, "args": args}
+def _meta(name: str, process: int, args: dict[str, Any], thread: int = FIRST) -> Event:
+    return {"ph": "M", "name": name, "pid": process, "tid": thread, "args": args}
 
 
 def _slice(name: str, process: int, thread: int, start: float, length: float, args: Event | None = None) -> Event:
@@ -287,7 +288,14 @@ def _slice(name: str, process: int, thread: int, start: float, length: float, ar
 
 
 def _counter(at: float, rate: float) -> Event:
-    return {"ph": "C", "name": "byte / cycle", "pid": DRAM, "tid": 0, "ts": _us(at), "args": {"value": round(rate, 3)}}
+    return {
+        "ph": "C",
+        "name": "byte / cycle",
+        "pid": DRAM,
+        "tid": FIRST,
+        "ts": _us(at),
+        "args": {"value": round(rate, 3)},
+    }
 
 
 def _us(cycles: float) -> float:

@@ -76,8 +76,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        code = getattr(error, "exit_code", None)
+        code, text = getattr(error, "exit_code", None), str(error)
+        if code is None and isinstance(error, OSError) and error.filename:
+            code, text = 6, f"{error.filename}: {error.strerror}"
         if code is None or os.environ.get("SIMKIT_DEBUG"):
             raise
-        typer.echo(f"simkit: error: {error}", err=True)
+        typer.echo(f"simkit: error: {text}", err=True)
         sys.exit(code)

@@ -20,7 +20,7 @@ def diff(
     op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object a pair of runs and quantity.")] = False,
 ) -> None:
-    """Say what a change did: two results side by side, with ratios and stalls by cause."""
+    """Say what a change did: two results, ratios, stalls by cause."""
     from simkit.ablation import QUANTITIES
     from simkit.ablation import diff as compare
     from simkit.result import load_result

@@ -9,6 +9,20 @@ import typer
 
 from .out import emit_json, emit_table
 
+GATES = {
+    "design": "design",
+    "density": "density",
+    "cells": "cells",
+    "area_um2": "µm²",
+    "critical_path_ns": "critical path, ns",
+    "internal_pj": "internal, pJ/cycle",
+    "switching_pj": "switching",
+    "clock_pj": "clock",
+    "leakage_pj": "leakage",
+    "mac_slot_pj": "pJ/MAC slot",
+    "netlist_equal": "equals its model",
+}
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
@@ -19,7 +33,10 @@ def add_to(app: typer.Typer) -> None:
 def validate(
     published: Annotated[bool, typer.Option("--published", help="Cycle models against published figures.")] = False,
     rtl: Annotated[bool, typer.Option("--rtl", help="Cycle models against RTL in Verilator.")] = False,
-    reference: Annotated[Path | None, typer.Option(help="GPU models against the measured files in a folder.")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="GPU models against a folder of CSV or Parquet files: gemm_*, energy_*, sparse_mlp_*."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="'cpu': measure here, then score.")] = None,
     bundle: Annotated[str | None, typer.Option(help="GPU models against a stored bundle of this device.")] = None,
     arch: Annotated[list[str] | None, typer.Option("--arch", "-a", help="With --rtl: only these designs.")] = None,
@@ -27,7 +44,7 @@ def validate(
     vcd: Annotated[Path | None, typer.Option(help="With --rtl: FILE.vcd, or a folder of waveforms.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object a target, case, or set and model.")] = False,
 ) -> None:
-    """Hold the models against published, measured and RTL ground truth; exit code 1 where RTL and kernel differ."""
+    """Hold the models against published, measured and RTL truth. Exit code 1 where RTL and kernel differ."""
     from simkit.errors import InputError
 
     asked = [published, rtl, reference is not None, device is not None, bundle is not None]
@@ -77,7 +94,7 @@ def measure(
     pending: Annotated[bool, typer.Option("--pending", help="Say which campaigns lack a bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Measure kernels and energy on a real device, into a bundle with raw repeats."""
+    """Measure kernels and energy on a real device. Raw repeats go into a bundle."""
     import simkit.measure as measuring
     from simkit.errors import InputError
 
@@ -106,7 +123,7 @@ def synth(
     stored: Annotated[bool, typer.Option("--stored", help="Show the committed results; synthesise nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object a design and density.")] = False,
 ) -> None:
-    """Synthesise the RTL to gates and derive energy per operation from toggles."""
+    """Synthesise the RTL to gates: energy per operation from toggles."""
     from simkit.rtl.results import load_results
     from simkit.rtl.synth import synth as run_synth
 
@@ -114,5 +131,4 @@ def synth(
     if as_json:
         emit_json(rows)
     elif rows:
-        shown = [name for name, value in rows[0].items() if not isinstance(value, (dict, list))]
-        emit_table(rows, {name: name.replace("_", " ") for name in shown})
+        emit_table(rows, GATES)

@@ -40,7 +40,7 @@ def methods(
     stored: Annotated[bool, typer.Option("--stored", help="Show the results that come with the package.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object each tuning.")] = False,
 ) -> None:
-    """Tune, record and replay a set of methods over several seeds; a stopped comparison goes on where it was."""
+    """Tune, record and replay a set of methods over seeds. A stopped comparison goes on where it was."""
     from simkit import compare
 
     folder = compare.methods_folder(model, out)
@@ -89,9 +89,10 @@ def _files(rows: pd.DataFrame, objects: list[dict[str, Any]], out: Path | None) 
 
 def _title(objects: list[dict[str, Any]]) -> str:
     first = objects[0]
+    many = f"mean of {first['seeds']} seeds" if first["seeds"] > 1 else "one seed"
     return (
-        f"{first['model']} on {first['data']}: mean of {first['seeds']} seeds ± standard error; x and pJ ratio are "
-        "of the whole model, against the untuned one run dense on the same design"
+        f"{first['model']} on {first['data']}: {many} ± standard error; x and pJ ratio are of the whole model, against "
+        "the untuned one run dense on the same design"
     )
 
 

@@ -39,7 +39,7 @@ def cost(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the result as Parquet.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object for each tuning and arch.")] = False,
 ) -> None:
-    """Estimate time, energy and memory of one training step of tunings."""
+    """Estimate time, energy and memory of a training step."""
     import simkit as sk
     from simkit.result import concat
 

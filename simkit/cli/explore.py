@@ -49,7 +49,7 @@ def sweep(
     yes: Annotated[bool, typer.Option("--yes", "-y", help=f"Go ahead with more than {MANY:,} points.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Replay traces on every point of a design space; run again, it goes on where it was."""
+    """Replay traces on every point of a design space. Run again, it goes on where it was."""
     from simkit.cluster import Cluster
     from simkit.plan import plan_of
     from simkit.spec import load_spec
@@ -151,7 +151,7 @@ def search(
     helper: Annotated[int, typer.Option(hidden=True)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the Pareto front as JSON.")] = False,
 ) -> None:
-    """Look for the Pareto front of a design space with Optuna; run again, it goes on where it was."""
+    """Look for the Pareto front of a design space with Optuna. Run again, it goes on where it was."""
     from simkit.search import SearchSpec, run_search, write_front
     from simkit.spec import load_spec
 
@@ -189,7 +189,7 @@ def timeline(
     change: Annotated[list[str] | None, typer.Option("--set", help="Change a field, e.g. lanes=32.")] = None,
     weights: Annotated[str, typer.Option(help="recorded, dense, or random:DENSITY (synthetic).")] = "recorded",
 ) -> None:
-    """Draw what every PE or SM, the stalls and the DRAM do over time in one layer."""
+    """Draw what PEs or SMs, stalls and DRAM do over time in a layer."""
     import simkit as sk
     from simkit.timeline import write_timeline
 

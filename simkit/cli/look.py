@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,43 +96,48 @@ def show(
     typer.echo(heading)
     if facts.get("description"):
         typer.echo(facts["description"])
-    rows = list(_figures(facts))
-    if any("status" in row for row in rows):
-        columns = {
-            "field": "field",
-            "value": "value",
-            "range": "range",
-            "status": "status",
-            "source": "source",
-            "note": "note",
-        }
-    else:
-        columns = {"field": "field", "value": "value"}
-    emit_table(rows, columns)
+    rows = _prices(facts) if kind == "table" else list(_fields(facts))
+    names = dict.fromkeys(name for row in rows for name in row)
+    emit_table(rows, {name: name for name in names})
 
 
-def _figures(tree: dict[str, Any], prefix: str = "") -> Any:
+def _prices(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lines of an energy table, one each row."""
+    if table["extends"]:
+        typer.echo(f"extends {', '.join(table['extends'])}")
+    lines = []
+    for name, row in table["rows"].items():
+        figure = row["energy"]
+        origin = {key: figure[key] for key in ("status", "source", "note")}
+        node = f"{row['node_nm']:g}" if row["node_nm"] else "off chip"
+        span = _span(figure, lambda end: f"{end:g}")
+        lines.append(
+            {"row": name, "pJ": f"{figure['value']:g}", "range": span, "per": row["per"], "node (nm)": node, **origin}
+        )
+    return lines
+
+
+def _span(figure: dict[str, Any], written: Callable[[Any], str]) -> str:
+    ends = [figure.get(end) for end in ("low", "high")]
+    return "" if ends == [None, None] else " .. ".join("" if end is None else written(end) for end in ends)
+
+
+def _fields(tree: dict[str, Any], prefix: str = "") -> Iterator[dict[str, str]]:
+    """Lines of anything else, one each field; figures with their units."""
+    from hwmodels.arch import with_unit
+
     for key, value in tree.items():
         if key in ("name", "title", "description") and not prefix:
             continue
         if isinstance(value, dict) and {"value", "source", "status"} <= value.keys():
-            ends = [value.get("low"), value.get("high")]
-            span = (
-                " .. ".join("" if end is None else f"{end:g}" for end in ends)
-                if any(e is not None for e in ends)
-                else ""
-            )
-            figure = value["value"]
-            yield {
-                "field": prefix + key,
-                "value": f"{figure:g}" if isinstance(figure, float) else str(figure),
-                "range": span,
-                "status": value["status"],
-                "source": value["source"],
-                "note": value.get("note", ""),
-            }
+            written = partial(with_unit, prefix + key)
+            figure = {"value": written(value["value"]), "range": _span(value, written)}
+            yield {"field": prefix + key, **figure, **{name: value[name] for name in ("status", "source", "note")}}
+        elif prefix == "actions.":
+            rows = " + ".join(f"{times:g} {row}" for row, times in value["rows"].items())
+            yield {"field": prefix + key, "value": rows, "note": value["note"]}
         elif isinstance(value, dict) and value:
-            yield from _figures(value, f"{prefix}{key}.")
+            yield from _fields(value, f"{prefix}{key}.")
         elif value not in (None, "", [], {}):
             yield {"field": prefix + key, "value": str(value)}
 

@@ -34,7 +34,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path("out/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Tune a real transformer four ways, record its traces, replay them on five designs, and report."""
+    """Tune a real transformer four ways, record, replay and report."""
     from simkit.demo import run_demo
 
     rows = run_demo(out, progress=progress())
@@ -113,7 +113,7 @@ def record(
     merge: Annotated[bool, typer.Option(help="Fold adapters into the weights.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print facts of the trace as JSON.")] = False,
 ) -> None:
-    """Record a model's activation masks over held-out data; a stopped run goes on where it was."""
+    """Record a model's activation masks over held-out data. A stopped run goes on where it was."""
     import traces
 
     from .trace import print_info
@@ -170,7 +170,7 @@ def replay(
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object for each trace, arch, layer and op.")] = False,
 ) -> None:
-    """Replay traces on archs, mask by mask: cycles, speed-up, energy, watts."""
+    """Replay traces on archs, mask by mask: cycles, joules, watts."""
     import simkit as sk
 
     loaded = [sk.load_trace(path) for path in traces]

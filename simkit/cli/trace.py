@@ -71,7 +71,7 @@ def verify(
     path: Annotated[str, typer.Argument(help="Trace.")],
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Read every chunk against its checksum; exit code 3 names a damaged one."""
+    """Read every chunk against its checksum. Exit code 3 names a damaged one."""
     import simkit as sk
 
     trace = sk.load_trace(path)
@@ -115,7 +115,7 @@ def merge(
 @app.command()
 def export(
     path: Annotated[str, typer.Argument(help="Trace.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NPZ file, or folder for the files of other formats.")],
     form: Annotated[str, typer.Option("--format", help="npz, npy, csv, scalesim (sizes), sparseloop (lossy).")] = "npz",
     padding: Annotated[bool, typer.Option("--padding", help="Padding tokens too.")] = False,
 ) -> None:
@@ -135,7 +135,7 @@ def synthesise(
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Draw a synthetic trace with a real one's per-neuron densities, token skew and correlation."""
+    """Draw a synthetic trace with the statistics of a real one. Densities of neurons, token skew, correlation."""
     import simkit as sk
     import traces
 
@@ -147,7 +147,7 @@ def stats(
     path: Annotated[str, typer.Argument(help="Trace.")],
     as_json: Annotated[bool, typer.Option("--json", help="One object a site.")] = False,
 ) -> None:
-    """Show unions over batches, overlap between tokens, entropy and hot neurons of every site."""
+    """Show unions, overlap, entropy and hot neurons of every site. Unions are over batches, overlap between tokens."""
     import simkit as sk
     from traces.stats import summarise
 

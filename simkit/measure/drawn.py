@@ -94,7 +94,7 @@ def joules_density(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     name = _only(inputs, f"one of {', '.join(gpus())}")
     table = joules_curve(name, *WIDTHS, DENSITIES)
     curves = {"fastest kernel": 1e3 * table["joules"].to_numpy(), "dense": 1e3 * table["dense_joules"].to_numpy()}
-    return curve_against_density(np.array(DENSITIES), curves, ax, quantity=f"{name}: mJ a token")
+    return curve_against_density(np.array(DENSITIES), curves, ax, quantity=f"mJ per token ({name})")
 
 
 def _is_device(name: str) -> bool:

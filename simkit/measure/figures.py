@@ -8,27 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..plots.agreement import predicted_measured
+from ..plots.style import DASHES, HATCHES, PALETTE, axes, legend_above, name_ticks, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
-COLOURS = {
-    "calibrated": "#0072B2",
-    "calibrated_roofline": "#E69F00",
-    "naive_roofline": "#6B6B6B",
-    "measured": "#D55E00",
-}
+# a model keeps its colour, hatch and dash in every figure
+PLACES = {"calibrated": 0, "calibrated_roofline": 1, "naive_roofline": 7, "measured": 5}
 
 
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib.figure import Figure
-
-    return Figure(layout="constrained").subplots()
+def _place(name: str, index: int) -> int:
+    return PLACES.get(name, index)
 
 
+@styled
 def error_by_band(rows: list[dict[str, Any]], set_name: str, ax: Axes | None = None) -> Axes:
     """Draw mean absolute error by band of M, one bar a model, with the signed mean as a tick on each.
 
@@ -54,28 +49,33 @@ def error_by_band(rows: list[dict[str, Any]], set_name: str, ax: Axes | None = N
     if not found:
         known = sorted({row["set"] for row in rows if "bands" in row})
         raise InputError(f"no error by band for set '{set_name}'; known: {', '.join(known) or 'none'}")
-    ax = _axes(ax)
+    ax = axes(ax, 0.75)
     bands = list(found[0]["bands"])
     width = 0.8 / len(found)
-    for i, row in enumerate(found):
-        at = np.arange(len(bands)) + (i - (len(found) - 1) / 2) * width
+    for index, row in enumerate(found):
+        at = np.arange(len(bands)) + (index - (len(found) - 1) / 2) * width
         bars = [row["bands"][band] for band in bands]
-        colour = COLOURS.get(row["model"], "#009E73")
-        ax.bar(at, [bar["mape_percent"] for bar in bars], width, label=row["model"].replace("_", " "), color=colour)
-        ax.plot(at, [bar["bias_percent"] for bar in bars], "_", color="black", markersize=6)
+        place = _place(row["model"], index)
+        style = {"color": PALETTE[place], "hatch": HATCHES[place], "edgecolor": "white", "linewidth": 0.0}
+        name = row["model"].replace("_", " ")
+        ax.bar(at, [bar["mape_percent"] for bar in bars], width * 0.94, label=name, **style)
+        bias = [bar["bias_percent"] for bar in bars]
+        ax.plot(at, bias, "_", color="black", markersize=0.6 * points(), label="_" if index else "bias (signed mean)")
     floor = found[0].get("floor_percent")
     if isinstance(floor, tuple):
-        ax.axhspan(*floor, color="#56B4E9", alpha=0.25, label="repeatability floor")
-    ax.axhline(0, color="black", linewidth=0.6)
-    ax.set_xticks(range(len(bands)), bands)
-    ax.set_ylabel("error / %")
-    ax.set_xlabel("tokens")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small")
+        ax.axhspan(*floor, color="#56B4E9", alpha=0.25, label="repeatability floor", linewidth=0)
+    ax.axhline(0, color="black", linewidth=0.08 * points())
+    name_ticks(ax, [band.removeprefix("M").removeprefix("=").replace(">=", "≥ ") for band in bands])
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylabel("mean error (%)")
+    ax.set_xlabel("tokens M")
+    legend_above(ax)
     return ax
 
 
+@styled
 def curve_against_density(
-    density: Floats, curves: dict[str, Floats], ax: Axes | None = None, *, quantity: str = "speed-up over dense"
+    density: Floats, curves: dict[str, Floats], ax: Axes | None = None, *, quantity: str = "speed-up over dense (×)"
 ) -> Axes:
     """Draw curves against density: speed-up, or joules.
 
@@ -94,16 +94,23 @@ def curve_against_density(
     -------
     Axes
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     order = np.argsort(density)
-    for name, values in curves.items():
-        style = {"linestyle": "none", "marker": "o"} if name == "measured" else {"linestyle": "-"}
-        ax.plot(density[order], values[order], label=name.replace("_", " "), color=COLOURS.get(name), **style)
+    for index, (name, values) in enumerate(curves.items()):
+        place = _place(name, index)
+        line = (
+            {"linestyle": "none", "marker": "o"} if name == "measured" else {"linestyle": DASHES[index % len(DASHES)]}
+        )
+        ax.plot(density[order], values[order], label=name.replace("_", " "), color=PALETTE[place], **line)
     if quantity.startswith("speed-up"):
-        ax.axhline(1.0, color="black", linewidth=0.6)
+        ax.axhline(1.0, color="black", linewidth=0.08 * points())
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set_xlim(right=1.0)
+    ax.grid(True, axis="both")
     ax.set_xlabel("density")
     ax.set_ylabel(quantity)
-    ax.legend()
+    legend_above(ax)
     return ax
 
 
@@ -123,12 +130,7 @@ def predicted_against_measured(predicted: Floats, measured: Floats, ax: Axes | N
     -------
     Axes
     """
-    ax = _axes(ax)
-    ends = np.array([min(predicted.min(), measured.min()), max(predicted.max(), measured.max())])
-    ax.loglog(measured, predicted, ".", markersize=3, color=COLOURS["calibrated"])
-    ax.fill_between(ends, ends * 0.9, ends * 1.1, color="#56B4E9", alpha=0.3, label="within 10 %")
-    ax.loglog(ends, ends, color="black", linewidth=0.8)
-    ax.set_xlabel(f"measured / {unit}")
-    ax.set_ylabel(f"predicted / {unit}")
-    ax.legend()
-    return ax
+    import pandas as pd
+
+    table = pd.DataFrame({"predicted": predicted, "measured": measured})
+    return predicted_measured(table, ax, unit=unit)

@@ -42,7 +42,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no measurement file {path}")
+        raise InputError(f"no measurements at {path}; 'simkit measure --pending' says how to make some")
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     except (ValueError, OSError, pd.errors.ParserError) as error:

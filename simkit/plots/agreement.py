@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ._data import require
-from .style import MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
+from .style import axes, legend_above, mark, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def predicted_measured(
     for index, (name, part) in enumerate(parts):
         error = mean_error(part[predicted], part[measured])
         label = f"{name}: {error:.1%}" if name else f"mean error {error:.1%}"
-        ax.plot(part[measured], part[predicted], MARKERS[index % len(MARKERS)], color=PALETTE[index % len(PALETTE)],
+        ax.plot(part[measured], part[predicted], linestyle="none", **mark(index),
                 markersize=size, alpha=0.4 if crowd else 0.85, markeredgewidth=0, label=label,
                 rasterized=crowd)  # fmt: skip
     ax.set_aspect("equal")

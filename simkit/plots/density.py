@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..workload import label_of
-from .style import DASHES, MARKERS, PALETTE, axes, legend_above, plain_log, styled
+from .style import DASHES, axes, legend_above, mark, plain_log, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,8 +85,7 @@ def density_by_layer(traces: Trace | Sequence[Trace], ax: Axes | None = None, *,
         ax.plot(
             [site.layer for site in sites],
             [site.density() for site in sites],
-            marker=MARKERS[index % len(MARKERS)],
-            color=PALETTE[index % len(PALETTE)],
+            **mark(index),
             linestyle=DASHES[index % len(DASHES)],
             label=label,
         )

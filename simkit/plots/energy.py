@@ -89,8 +89,9 @@ def per_token(result: Result, ops: Ops = None) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def rows_aspect(stack: pd.DataFrame) -> float:
-    """Height over width at which the rows of `row_bars` and the names of the archs have room."""
-    return 0.24 + 0.037 * (len(stack) + stack.index.get_level_values("arch").nunique())
+    """Height over width at which the rows of `row_bars`, the names of the archs and the legend have room."""
+    rows = len(stack) + stack.index.get_level_values("arch").nunique()
+    return 0.24 + 0.037 * rows + 0.025 * max(0, stack.shape[1] - 4)
 
 
 def row_bars(ax: Axes, stack: pd.DataFrame, ends: pd.DataFrame | None = None, totals: bool = False) -> None:

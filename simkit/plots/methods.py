@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ._data import require
-from .style import MARKERS, PALETTE, axes, plain_log, points, styled
+from .style import axes, is_narrow, legend_above, mark, plain_log, points, styled
 from .tradeoff import axis_of, front
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     if arch is not None and arch not in known:
         raise InputError(f"the comparison has no design '{arch}'; it has: {', '.join(known)}")
     rows = table[table["arch"] == (arch or known[0])]
-    factor = axis_of(x)[1]
-    ax = axes(ax, 0.8)
+    label, factor = axis_of(x, rows[x])
+    narrow = is_narrow(ax)
+    ax = axes(ax, 0.7 + 0.018 * len(rows) if narrow else 0.8)
     for index, row in enumerate(rows.itertuples()):
         ax.errorbar(
-            getattr(row, x) * factor, row.accuracy, yerr=row.accuracy_se, fmt=MARKERS[index % len(MARKERS)],
-            color=PALETTE[(index + index // len(MARKERS)) % len(PALETTE)], markersize=0.6 * points(),
+            getattr(row, x) * factor, row.accuracy, yerr=row.accuracy_se, **mark(index), markersize=0.6 * points(),
             elinewidth=0.1 * points(), label=row.tuning, linestyle="none",
         )  # fmt: skip
     best = rows[front(rows, x, "accuracy", ("accuracy",))].sort_values(x)
@@ -57,8 +57,11 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     ax.plot(best[x] * factor, best["accuracy"], "o", label="Pareto front", markeredgewidth=0.08 * points(), **ring)
     if rows[x].min() > 0 and rows[x].max() / rows[x].min() > 10:
         plain_log(ax, "x")
-    ax.set_xlabel("density of the MLP activations" if arch is None else f"energy per token on {arch} (nJ)")
+    ax.set_xlabel("density of the MLP activations" if arch is None else label.replace(" (", f" on {arch} ("))
     ax.set_ylabel("held-out accuracy")
     ax.grid(True, axis="both")
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    if narrow:
+        legend_above(ax)
+    else:
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .density import one_trace, sites_of, tuning_name
-from .style import DASHES, MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
+from .style import DASHES, axes, legend_above, mark, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def union_density(
         found = [_mean([union_of(mask, size) for mask in masks]) for size in sizes]
         alone = [_mean([float(np.mean(1 - (1 - p) ** size)) for p in shares]) for size in sizes]
         ax.plot(sizes, found, label=label, **_line(index))
-        ax.plot(sizes, alone, color=PALETTE[index % len(PALETTE)], linestyle="--", linewidth=0.1 * points())
+        ax.plot(sizes, alone, **_law(index))
     _independent(ax)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
@@ -286,8 +286,7 @@ def zero_runs(traces: Traces, ax: Axes | None = None, *, op: str = "down", longe
         ax.plot(lengths[share > 0], share[share > 0], label=label, **_line(index, markevery=0.1))
         law = (1 - density) ** (lengths - 1.0)
         shown = law >= 0.3 * share[share > 0].min()
-        ax.plot(lengths[shown], law[shown], color=PALETTE[index % len(PALETTE)], linestyle="--",
-                linewidth=0.1 * points())  # fmt: skip
+        ax.plot(lengths[shown], law[shown], **_law(index, markevery=0.1))
     _independent(ax)
     # rarer ones are single runs, not a law
     ax.set_yscale("log")
@@ -383,8 +382,7 @@ def _by_layer(
     ax = axes(ax)
     for index, (label, layers, pairs) in enumerate(lines):
         ax.plot(layers, [own for own, _ in pairs], label=label, **_line(index))
-        ax.plot(layers, [law for _, law in pairs], color=PALETTE[index % len(PALETTE)], linestyle="--",
-                linewidth=0.1 * points())  # fmt: skip
+        ax.plot(layers, [law for _, law in pairs], **_law(index))
     _independent(ax, dashed)
     ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -401,11 +399,16 @@ def _each(traces: Traces, op: str) -> list[tuple[str, list[Any]]]:
 
 def _line(index: int, **more: Any) -> dict[str, Any]:
     return {
-        "color": PALETTE[index % len(PALETTE)],
-        "marker": MARKERS[index % len(MARKERS)],
+        **mark(index),
         "linestyle": DASHES[0],
         **more,
     }
+
+
+def _law(index: int, **more: Any) -> dict[str, Any]:
+    """The look of what a line would be by a law: its own marker, hollow, on dashes."""
+    size = {"linewidth": 0.1 * points(), "markersize": 0.4 * points(), "markeredgewidth": 0.08 * points()}
+    return {**_line(index), "linestyle": "--", "markerfacecolor": "white", **size, **more}
 
 
 def _independent(ax: Axes, label: str = INDEPENDENT) -> None:

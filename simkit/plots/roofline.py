@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ._data import Ops, arch_of, op_table
-from .style import DASHES, MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
+from .style import DASHES, FILLS, MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,8 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
     Returns
     -------
     Axes
-        MAC per DRAM byte along x, MAC/s along y, both logarithmic.
+        MAC per DRAM byte along x, MAC/s along y, both logarithmic; a marker's shape is its op, colour and filling its
+        arch.
 
     Raises
     ------
@@ -65,11 +66,13 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
         color = PALETTE[index % len(PALETTE)]
         peak, bandwidth = peak_macs_per_s(arch), float(arch.memory.bandwidth.value)
         at = np.geomspace(float(reach[0]), float(reach[1]), 200)
-        ax.plot(at, np.minimum(peak, bandwidth * at), color=color, linestyle=DASHES[index % len(DASHES)], label=name)
+        look = {"color": color, "fillstyle": FILLS[index % len(FILLS)], "markerfacecoloralt": "white"}
+        line = {"linestyle": DASHES[index % len(DASHES)], "label": name}
+        ax.plot(at, np.minimum(peak, bandwidth * at), "o", markevery=[], **look, **line)
         rows = sums[sums["arch"] == name]
         for op, marked in rows.groupby("op", sort=False):
-            ax.plot(marked["intensity"], marked["rate"], MARKERS[names.index(str(op)) % len(MARKERS)], color=color,
-                    alpha=0.85, markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
+            marker = MARKERS[names.index(str(op)) % len(MARKERS)]
+            ax.plot(marked["intensity"], marked["rate"], marker, markeredgewidth=0.08 * points(), alpha=0.85, **look)
     handles, labels = ax.get_legend_handles_labels()
     for index, op in enumerate(names):
         handles += ax.plot([], [], MARKERS[index % len(MARKERS)], color="#444444", linestyle="none")

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..workload import label_of
 from ._data import Ops, op_table, summary
 from .energy import row_bars, rows_aspect
-from .style import MARKERS, PALETTE, axes, grouped_bars, legend_above, plain_log, points, styled
+from .style import axes, grouped_bars, legend_above, mark, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +93,8 @@ def speedup_density(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     table = table.assign(density=table["effectual_macs"] / table["macs"], gain=table["dense_cycles"] / table["cycles"])
     table = table[(table["density"] > 0) & ((table["density"] < 1) | (ops is not None))]
     for index, (name, rows) in enumerate(table.groupby("arch", sort=False)):
-        color, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
-        ax.plot(rows["density"], rows["gain"], marker, color=color, label=str(name), alpha=0.8, markeredgewidth=0)
+        look = {**mark(index), "linestyle": "none", "markeredgewidth": 0, "alpha": 0.8}
+        ax.plot(rows["density"], rows["gain"], label=str(name), **look)
     if not table.empty:
         ends = np.array([table["density"].min() * 0.9, 1.0])
         ax.plot(ends, 1 / ends, color="black", linewidth=0.12 * points(), linestyle="--", label="1 / density")
@@ -231,7 +231,7 @@ def utilisation_map(result: Result, ax: Axes | None = None, *, arch: str | None 
     ax.set_xlabel(f"PE or lane of {chosen}")
     ax.grid(False)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.figure.colorbar(image, ax=ax, label="busy share of compute cycles", fraction=0.05, pad=0.1)
+    ax.figure.colorbar(image, ax=ax, label="busy share", fraction=0.05, pad=0.1)
     return ax
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..errors import InputError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#6B6B6B"]
 HATCHES = ["", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+# Of markers whose shape says something else already
+FILLS = ["full", "none", "left", "bottom", "right", "top"]
 DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1))]
 # One colour map for every heat map: viridis is monotone in lightness, so it survives grey print.
 HEAT = "viridis"
@@ -122,6 +125,14 @@ def paper(kind: str = "ieee") -> Iterator[None]:
         _page.reset(token)
 
 
+def mark(index: int) -> dict[str, Any]:
+    """Colour and marker of a series; both together come back only after as many series as their product."""
+    return {
+        "color": PALETTE[(index + index // len(MARKERS)) % len(PALETTE)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Make a figure function draw in the suite's style, or in `paper`'s where one is open."""
 
@@ -142,6 +153,14 @@ def axes(ax: Axes | None, aspect: float = ASPECT) -> Axes:
 
     width = float(mpl.rcParams["figure.figsize"][0])
     return plt.subplots(figsize=(width, width * aspect))[1]
+
+
+def is_narrow(ax: Axes | None) -> bool:
+    """Whether a legend beside the data would take half of the width, as in a column of a paper."""
+    import matplotlib as mpl
+
+    width: float = mpl.rcParams["figure.figsize"][0] if ax is None else ax.figure.get_figwidth()
+    return width < 5.0
 
 
 def points() -> float:
@@ -170,24 +189,42 @@ def legend_above(ax: Axes, handles: Sequence[Any] | None = None, labels: Sequenc
     renderer = figure.canvas.get_renderer()
     figure.draw_without_rendering()
     room = ax.get_window_extent(renderer).width * 1.02
-    for columns in range(min(len(handles), 4), 0, -1):
-        legend = ax.legend(
-            handles, labels, ncols=columns, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2
-        )
-        if columns == 1 or legend.get_window_extent(renderer).width <= room:
-            return
+    # beside long names of rows the axes are narrow, but above the names there is room as well
+    whole = ax.get_window_extent(renderer).x1
+    for side, place, width in (("left", 0.0, room), ("right", 1.0, whole)):
+        for columns in range(min(len(handles), 4), 1, -1):
+            legend = ax.legend(
+                handles, labels, ncols=columns, loc=f"lower {side}", bbox_to_anchor=(place, 1.0), borderaxespad=0.2
+            )
+            if legend.get_window_extent(renderer).width <= width:
+                return
+    ax.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
+
+
+def name_ticks(ax: Axes, names: Sequence[str]) -> None:
+    """Put names below 0, 1, ... along x, aslant where they would touch."""
+    places = range(len(names))
+    ax.set_xticks(places, [wrapped(name) for name in names])
+    figure: Any = ax.figure
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    gap = 0.4 * points() * figure.dpi / 72
+    if any(one.x1 + gap > other.x0 for one, other in pairwise(boxes)):
+        ax.set_xticks(places, names, rotation=30, ha="right", rotation_mode="anchor")
 
 
 def plain_log(ax: Axes, which: str) -> None:
-    """Make an axis logarithmic with plain numbers; where it spans little, 2 and 5 are labelled too."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Make an axis logarithmic with plain numbers, powers of ten for tiny ones; where it spans little, 2 and 5 too."""
+    from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter
 
     getattr(ax, f"set_{which}scale")("log")
     axis = getattr(ax, f"{which}axis")
     low, high = sorted(axis.get_view_interval())
     decades = float("inf") if low <= 0 else high / low
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    plain = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    # below this 'g' goes over to 1e-05
+    axis.set_major_formatter(plain if low >= 5e-5 else LogFormatterMathtext(labelOnlyBase=False))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -210,7 +247,7 @@ def grouped_bars(ax: Axes, groups: list[str], series: dict[str, list[float]], bo
             labels = ["" if value != value else number(float(value)) for value in values]
             ax.bar_label(bars, labels, padding=2, rotation=90, fontsize=points() * 0.75)
         ax.margins(y=0.16)
-    ax.set_xticks(range(len(groups)), [wrapped(group) for group in groups])
+    name_ticks(ax, groups)
     ax.tick_params(axis="x", length=0)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import InputError
 from ..workload import label_of
 from ._data import Ops, measured, require, summary
-from .style import MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
+from .style import DASHES, MARKERS, PALETTE, axes, legend_above, mark, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +34,10 @@ NAMES = {
 }
 
 
-def axis_of(column: str) -> tuple[str, float]:
-    """What an axis says for a column, and the factor to its unit."""
+def axis_of(column: str, values: pd.Series | None = None) -> tuple[str, float]:
+    """What an axis says for a column, and the factor to its unit; a large energy per token is in µJ."""
+    if column == "energy_per_token_pj" and values is not None and values.max() > 1e6:
+        return "energy per token (µJ)", 1e-6
     return NAMES.get(column, (column.replace("_", " "), 1.0))
 
 
@@ -71,13 +73,15 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     table = table.dropna(subset=["accuracy"])
     tunings = list(dict.fromkeys(table["tuning"]))
     hair = 0.1 * points()
+    label, unit = axis_of("energy_per_token_pj", table["energy_per_token_pj"])
     handles: list[Any] = []
     for index, (arch, rows) in enumerate(table.groupby("arch", sort=False)):
         rows = rows.sort_values("energy_per_token_pj")
         color = PALETTE[index % len(PALETTE)]
-        energy = rows["energy_per_token_pj"] / 1e3
-        handles += ax.plot(energy, rows["accuracy"], color=color, label=str(arch), linewidth=hair * 1.5)
-        ends = [energy - rows["energy_low_per_token_pj"] / 1e3, rows["energy_high_per_token_pj"] / 1e3 - energy]
+        energy = rows["energy_per_token_pj"] * unit
+        line = {"color": color, "linestyle": DASHES[index % len(DASHES)], "linewidth": hair * 1.5}
+        handles += ax.plot(energy, rows["accuracy"], label=str(arch), **line)
+        ends = [energy - rows["energy_low_per_token_pj"] * unit, rows["energy_high_per_token_pj"] * unit - energy]
         error = rows.get("accuracy_se")
         ax.errorbar(
             energy, rows["accuracy"], yerr=error, xerr=np.maximum(ends, 0), fmt="none", ecolor=color,
@@ -85,13 +89,13 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
         )  # fmt: skip
         for row in rows.itertuples():
             marker = MARKERS[tunings.index(row.tuning) % len(MARKERS)]
-            ax.plot(row.energy_per_token_pj / 1e3, row.accuracy, marker, color=color, markeredgecolor="white",
+            ax.plot(row.energy_per_token_pj * unit, row.accuracy, marker, color=color, markeredgecolor="white",
                     markeredgewidth=0.4)  # fmt: skip
     for index, tuning in enumerate(tunings):
         handles += ax.plot([], [], MARKERS[index % len(MARKERS)], color="#444444", label=tuning, linestyle="none")
     plain_log(ax, "x")
     ax.grid(True, axis="both")
-    ax.set_xlabel("energy per token (nJ)")
+    ax.set_xlabel(label)
     ax.set_ylabel("held-out accuracy")
     legend_above(ax, handles, [str(handle.get_label()) for handle in handles])
     return ax
@@ -132,8 +136,7 @@ def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_se
         trace = result.meta["runs"][run]["trace"]
         x, y = xs[run] * axis_of(cost)[1], ys[run] * axis_of(gain)[1]
         ax.errorbar(
-            x, y, yerr=errors.get(run), fmt=MARKERS[index % len(MARKERS)], markersize=0.6 * points(),
-            color=PALETTE[index % len(PALETTE)], capsize=2, elinewidth=0.1 * points(),
+            x, y, yerr=errors.get(run), **mark(index), markersize=0.6 * points(), capsize=2, elinewidth=0.1 * points(),
             label=label_of(trace), linestyle="none",
         )  # fmt: skip
     ax.margins(x=0.1, y=0.15)
@@ -192,12 +195,13 @@ def pareto(
     table = table.dropna(subset=[x, y])
     if table.empty:
         raise InputError(f"no point has both '{x}' and '{y}'")
-    table = table.assign(**{name: table[name] * axis_of(name)[1] for name in (x, y)})
+    units = {name: axis_of(name, table[name]) for name in (x, y)}
+    table = table.assign(**{name: table[name] * factor for name, (_, factor) in units.items()})
     ax = axes(ax, 0.75)
     best = table[front(table, x, y, maximise)].sort_values(x)
     groups = table.groupby(group, sort=False) if group in table else [("points", table)]
     for index, (name, rows) in enumerate(groups):
-        ax.plot(rows[x], rows[y], MARKERS[index % len(MARKERS)], color=PALETTE[index % len(PALETTE)], label=str(name),
+        ax.plot(rows[x], rows[y], linestyle="none", **mark(index), label=str(name),
                 alpha=0.75, markeredgewidth=0)  # fmt: skip
     # between two points of the front only what either of them reaches is known to be reachable
     where = "pre" if x in maximise else "post"
@@ -207,7 +211,9 @@ def pareto(
         values = table[name]
         if values.min() > 0 and values.max() / values.min() > 10:
             plain_log(ax, axis)
-        getattr(ax, f"set_{axis}label")(axis_of(name)[0])
+        elif values.abs().max() >= 1e4:
+            getattr(ax, f"{axis}axis").set_major_formatter("{x:,g}")
+        getattr(ax, f"set_{axis}label")(units[name][0])
     ax.grid(True, axis="both")
     legend_above(ax)
     return ax

@@ -169,7 +169,7 @@ def design_of(name: str) -> Design:
     if name in DESIGNS:
         return DESIGNS[name]
     if name not in hwmodels.list_archs():
-        raise InputError(f"unknown arch '{name}'" + nearest(name, [*DESIGNS, *hwmodels.list_archs()]))
+        raise InputError(f"unknown arch '{name}'" + nearest(name, {*DESIGNS, *hwmodels.list_archs()}))
     kernel = hwmodels.load_arch(name).kernel
     if kernel not in DESIGNS:
         raise InputError(f"arch '{name}' (kernel '{kernel}') has no RTL; these kernels have: {', '.join(DESIGNS)}")

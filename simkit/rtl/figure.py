@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..plots.style import DASHES, MARKERS, PALETTE, axes, legend_above, styled
+from ..plots.style import DASHES, MARKERS, PALETTE, axes, legend_above, points, styled
 from .results import load_results
 
 if TYPE_CHECKING:
@@ -51,10 +51,12 @@ def energy_from_gates(
         ax.plot(x, y, label=TITLES.get(name, name), **style)
     for even in found["break_even"]:
         if even["design"] in designs and 0 < even["density"] < 1:
-            ax.axvline(even["density"], color=PALETTE[designs.index(even["design"])], linewidth=0.6, linestyle=":")
+            place = designs.index(even["design"])
+            ax.axvline(even["density"], color=PALETTE[place], linewidth=0.1 * points(), linestyle=":")
     ax.set_xlabel("density of the activations")
     ax.set_ylabel("energy per MAC slot (pJ, 180 nm)")
     ax.set_xlim(0, 1)
     ax.set_ylim(bottom=0)
+    ax.plot([], [], color="0.3", linewidth=0.1 * points(), linestyle=":", label="as much as its dense twin")
     legend_above(ax)
     return ax

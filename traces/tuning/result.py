@@ -75,7 +75,10 @@ def open_result(path: str | Path) -> TuneResult:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CorruptError(f"{file} is damaged ({error}); delete it and tune again") from error
     if measurements.get("schema") != SCHEMA:
-        raise InputError(f"{file}: schema is {measurements.get('schema')!r}, this version reads '{SCHEMA}'")
+        raise InputError(
+            f"'{folder}' was tuned by another version (schema {measurements.get('schema')}, this one reads {SCHEMA}); "
+            "tune again into another folder, or install the version that made it"
+        )
     return TuneResult(folder, load_tuning_file(folder / "tuning.yaml"), measurements)
 
 

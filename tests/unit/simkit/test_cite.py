@@ -65,3 +65,32 @@ def test_a_method_whose_paper_is_unknown_becomes_an_entry(monkeypatch: pytest.Mo
     entry = next(part for part in sk.cite(plain_result()).split("\n\n") if "2402.01911" in part)
     assert entry.startswith("@misc{density_2402.01911,")
     assert "eprint = {2402.01911}" in entry
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [
+        ("DEFT, arXiv ", ("", "DEFT")),
+        ("Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, arXiv ",
+         ("Liu and others", "DoRA: Weight-Decomposed Low-Rank Adaptation")),
+        ("Mirzadeh et al., ReLU Strikes Back, arXiv 2310.04564; ProSparse, arXiv ", ("", "ProSparse")),
+        ("Li and Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation, arXiv ",
+         ("Li and Liang", "Prefix-Tuning: Optimizing Continuous Prompts for Generation")),
+        ("Jacob et al., arXiv 1712.05877; group-wise scales: Dettmers and Zettlemoyer, arXiv ",
+         ("Dettmers and Zettlemoyer", "")),
+        ("no paper; its gates follow Bengio et al., arXiv 1308.3432, and Louizos et al., arXiv ",
+         ("Louizos and others", "")),
+    ],
+)  # fmt: skip
+def test_author_and_title_are_those_of_the_one_paper(before: str, wanted: tuple[str, str]) -> None:
+    assert module._named(before) == wanted
+
+
+def test_no_two_papers_of_a_method_have_one_title() -> None:
+    from traces.tuning import methods
+
+    for name, method in methods().items():
+        found = [module._misc(name, one, method.source) for one in module.IDENTIFIER.findall(method.source)]
+        titles = [re.search(r"title = \{(.+)\}", entry).group(1) for entry in found]
+        assert len(set(titles)) == len(titles), name
+        assert not any("; " in title for title in titles)

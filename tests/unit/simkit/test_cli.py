@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -116,10 +117,39 @@ def test_ls(kind: str) -> None:
     assert all(row["name"] for row in rows)
 
 
-def test_show_arch_prints_sources() -> None:
-    done = simkit("show", "arch", "cnvlutin")
-    assert "published" in done.stdout
-    assert "source" in done.stdout
+def cells(printed: str, first: str) -> list[str]:
+    """The cells of the line of a printed table that begins with a word."""
+    line = next(line for line in printed.splitlines() if re.match(rf"│ {re.escape(first)} +│", line))
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_show_arch_prints_units_and_sources() -> None:
+    shown = simkit("show", "arch", "cnvlutin").stdout
+    assert cells(shown, "clock")[:5] == ["clock", "606 MHz", "", "published", "chen2014dadiannao"]
+    assert cells(shown, "memory.bandwidth")[1] == "25.6 GB/s"
+    assert cells(shown, "static_power")[1:3] == ["1.67 W", "0.84 W .. 3.34 W"]
+    assert cells(shown, "actions.mac.compute")[1] == "1 int16_mac"
+
+
+def test_show_table_prints_a_line_each_row() -> None:
+    shown = simkit("show", "table", "eie_45nm").stdout
+    assert cells(shown, "eie.pe") == [
+        "eie.pe",
+        "11.446",
+        "",
+        "cycle",
+        "45",
+        "published",
+        "han2016eie",
+        "9.157 mW / 800 MHz",
+    ]
+
+
+def test_summaries_of_commands_fit_a_terminal() -> None:
+    for group in ((), ("trace",), ("compare",)):
+        listed = simkit(*group, "--help").stdout.partition("Commands:")[2]
+        assert listed.strip()
+        assert "..." not in listed
 
 
 @pytest.mark.parametrize("command", ["demo", "tune", "record", "replay", "ls", "show", "plot", "report", "doctor"])
@@ -197,10 +227,29 @@ def test_verbosity_ends_with_the_command(plain_trace_path: Path) -> None:
     assert simkit("replay", str(plain_trace_path), "--arch", "cnvlutin").stderr.count("simkit.replay") == 0
 
 
-def test_no_colour_where_it_is_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", simkit("ls", "archs").stdout)
+# NO_COLOR is about colours alone: bold, italic and what ends them may stay
+PLAIN_STYLES = {"", "0", "1", "2", "3", "4", "22", "23", "24"}
+
+
+@pytest.mark.parametrize("args", [("ls", "archs"), ("replay", "TRACE", "--arch", "cnvlutin"), ("sweeep",), ("--help",)])
+def test_no_colour_on_a_terminal_where_it_is_unwanted(plain_trace_path: Path, args: tuple[str, ...]) -> None:
+    pty = pytest.importorskip("pty", reason="terminals are tested on POSIX")
+    words = [str(plain_trace_path) if word == "TRACE" else word for word in args]
+    shown, terminal = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "FORCE_COLOR": "1", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "simkit", *words]
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=env) as process:
+        os.close(terminal)
+        seen = b""
+        # a terminal whose last writer is gone gives an error, not an end
+        with contextlib.suppress(OSError):
+            while part := os.read(shown, 65536):
+                seen += part
+    os.close(shown)
+    assert process.returncode == (2 if args == ("sweeep",) else 0)
+    assert seen
+    styles = {code for found in re.findall(rb"\x1b\[([0-9;]*)m", seen) for code in found.decode().split(";")}
+    assert styles <= PLAIN_STYLES
 
 
 def test_exit_codes_are_in_the_help() -> None:

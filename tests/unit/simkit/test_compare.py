@@ -90,8 +90,9 @@ def test_figure_and_table_show_every_tuning(run: Path) -> None:
     own = flat[flat["arch"] == "cnvlutin"].set_index("tuning")
     drawn_at = {bar.get_label(): (bar.lines[0].get_xdata()[0], bar.lines[0].get_ydata()[0]) for bar in drawn.containers}
     assert drawn_at.keys() == {"plain", "relu"}
-    for tuning, (energy_nj, accuracy) in drawn_at.items():
-        assert energy_nj * 1e3 == pytest.approx(own.loc[tuning, "energy_per_token_pj"])
+    assert drawn.get_xlabel() == "energy per token on cnvlutin (µJ)"
+    for tuning, (energy_uj, accuracy) in drawn_at.items():
+        assert energy_uj * 1e6 == pytest.approx(own.loc[tuning, "energy_per_token_pj"])
         assert accuracy == own.loc[tuning, "accuracy"]
     with pytest.raises(InputError, match="no design 'eie'"):
         plots.methods_front(flat, arch="eie")

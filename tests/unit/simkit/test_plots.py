@@ -99,6 +99,7 @@ def test_accuracy_against_energy(result) -> None:
         assert lines[arch].get_ydata() == pytest.approx([ACCURACY["relu"], ACCURACY["lora"]])
     assert ax.get_xscale() == "log"
     assert set(legend_texts(ax)) == {*ARCHS, *TUNINGS}
+    assert len({line.get_linestyle() for line in lines.values()}) == len(ARCHS)  # told apart without colours
 
 
 def test_accuracy_must_have_been_measured(result) -> None:
@@ -191,6 +192,12 @@ def test_roofline_peak_is_the_arrays_rate(result) -> None:
     assert height == pytest.approx(min(1024 * array.clock_hz, at * float(array.memory.bandwidth.value)))
 
 
+def test_roofline_markers_are_told_apart_without_colours(result) -> None:
+    ax = sk.plots.roofline(result)
+    filled = {line.get_fillstyle() for line in ax.lines if line.get_linestyle() == "None" and len(line.get_xdata())}
+    assert len(filled) == len(ARCHS)
+
+
 def test_roofline_refuses_an_arch_that_changed(result) -> None:
     runs = {run: {**m, "arch": {**m["arch"], "hash": "other"}} for run, m in result.meta["runs"].items()}
     with pytest.raises(InputError, match="has changed since this run"):
@@ -270,6 +277,43 @@ def test_a_notebooks_interactive_mode_survives(result) -> None:
         mpl.interactive(False)
 
 
+@pytest.mark.parametrize(("factor", "label"), [(1.0, "energy per token (nJ)"), (1e3, "energy per token (µJ)")])
+def test_energy_axes_take_the_unit_that_reads_well(result, factor: float, label: str) -> None:
+    table = result.summary().assign(accuracy=0.5)
+    table["energy_per_token_pj"] *= factor
+    ax = sk.plots.pareto(table, x="energy_per_token_pj", y="accuracy")
+    eie = next(line for line in ax.lines if line.get_label() == "eie")
+    assert ax.get_xlabel() == label
+    assert min(eie.get_xdata()) == pytest.approx(1.0)
+
+
+def test_many_series_are_told_apart() -> None:
+    from simkit.plots.style import mark
+
+    assert len({tuple(mark(index).values()) for index in range(22)}) == 22
+
+
+def test_names_that_would_touch_are_set_aslant() -> None:
+    from simkit.plots.style import axes, name_ticks
+
+    for names, angle in ((["a", "b", "c"], 0.0), (["tile_barrier_32x32", "tensordash_tile"] * 4, 30.0)):
+        with sk.paper("acm"):
+            ax = axes(None)
+            name_ticks(ax, names)
+        assert {label.get_rotation() for label in ax.get_xticklabels()} == {angle}
+
+
+def test_a_legend_beside_long_names_of_rows_is_not_one_column(result) -> None:
+    long = {name: name + "-after-a-very-long-recipe" for name in TUNINGS}
+    frame = result.frame.assign(tuning=result.frame["tuning"].map(long))
+    with sk.paper("acm"):
+        ax = sk.plots.energy_breakdown(sk.Result(frame, result.meta))
+        ax.figure.draw_without_rendering()
+    rows = {round(text.get_window_extent().y0) for text in ax.get_legend().get_texts()}
+    assert len(rows) <= 2
+    assert ax.get_legend().get_window_extent().x0 >= 0
+
+
 @pytest.mark.parametrize(
     "name", ["speedup", "speedup-density", "energy", "tradeoff", "cost", "pareto", "stalls", "utilisation", "roofline"]
 )
@@ -337,3 +381,19 @@ def test_picture_is_the_baseline(result, traces, tmp_path: Path, name: str) -> N
         baseline.write_bytes(drawn.read_bytes())
     difference = compare_images(str(baseline), str(drawn), tol=TOLERANCE)
     assert difference is None, difference
+
+
+@pytest.mark.parametrize(("venue", "beside"), [("acm", False), ("slides", True)])
+def test_names_of_many_tunings_leave_room_for_their_points(venue: str, beside: bool) -> None:
+    names = [f"tuning-{index}" for index in range(22)]
+    steps = np.linspace(0, 1, len(names))
+    table = pd.DataFrame({"tuning": names, "arch": "eie", "accuracy": 0.5 + 0.4 * steps, "accuracy_se": 0.01})
+    table["density"] = 0.02 + 0.9 * steps
+    with sk.paper(venue):
+        ax = sk.plots.methods_front(table)
+        ax.figure.draw_without_rendering()
+    box, legend, page = (one.get_window_extent() for one in (ax, ax.get_legend(), ax.figure))
+    assert (legend.x0 >= box.x1) == beside
+    assert box.width >= 0.6 * page.width
+    assert box.height >= 0.35 * page.height
+    assert legend.y1 <= page.y1 + 1

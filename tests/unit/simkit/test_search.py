@@ -57,6 +57,12 @@ def test_front_is_that_of_the_points_tried(plain_trace_path: Path, grid: pd.Data
         assert row["lanes"] == swept["lanes"]
 
 
+def test_a_sweeps_spec_is_searched_for_cycles_and_energy(plain_trace_path: Path, tmp_path: Path) -> None:
+    spec = SearchSpec.model_validate({"traces": str(plain_trace_path), "archs": ["cnvlutin"], "fields": FIELDS})
+    found = run_search(spec, tmp_path, trials=2)
+    assert found.objectives == ["cycles", "energy_per_token_pj"]
+
+
 def test_a_search_finds_the_best_design(plain_trace_path: Path, grid: pd.DataFrame, tmp_path: Path) -> None:
     found = run_search(spec_of(plain_trace_path, objectives=["energy_delay_js"]), tmp_path, trials=25)
     ranks = grid["energy_delay_js"].rank()

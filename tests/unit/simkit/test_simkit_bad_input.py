@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,11 @@ BAD = [
     ((*SWEEP, "million.yaml"), 2, "a grid of 1,000,000 points; look at it with --dry-run, or go ahead with --yes"),
     ((*SWEEP, "field.yaml"), 2, "has no field 'lane'; did you mean 'lanes'"),
     ((*SWEEP, "twice.yaml"), 2, 'twice.yaml:3: found duplicate key "archs"'),
-    ((*SWEEP, "gone.yaml"), 2, "cannot read the spec gone.yaml: No such file"),
+    (
+        (*SWEEP, "gone.yaml"),
+        2,
+        "cannot read the spec gone.yaml: No such file or directory; the how-to 'Sweep and search",
+    ),
     ((*SWEEP, "good.yaml", "--scheduler", "somewhere"), 2, "write tcp://HOST:PORT or tls://HOST:PORT"),
     ((*SWEEP, "good.yaml", "--scheduler", "tls://127.0.0.1:9"), 2, "--tls-ca is missing"),
     ((*SWEEP, "good.yaml", "--processes", "-1"), 2, "must be 0 (in this process) or more"),
@@ -51,7 +56,13 @@ BAD = [
         2,
         "is drawn from results (Parquet, or a folder of parts); give at least one",
     ),
+    (
+        ("plot", "speedup", "x.zarr", "-o", "made.png"),
+        2,
+        "x.zarr is a trace, not a result; replay it: simkit replay x.zarr",
+    ),
     (("plot", "speedups", "x", "-o", "made.png"), 2, "did you mean 'speedup'"),
+    (("compare", "methods", "--tuning", "lroa", "-o", "made"), 2, "tuning 'lroa' is not known; did you mean 'lora'"),
     (("plot", "speedup", "x", "-o", "made.gif"), 2, "a figure ends in .png, .pdf, .svg"),
     (("ls", "arch"), 2, "did you mean 'archs'"),
     (("show", "arhc", "eie"), 2, "did you mean 'arch'"),
@@ -67,6 +78,7 @@ def place(tmp_path: Path, plain_trace_path: Path, monkeypatch: pytest.MonkeyPatc
     stamp = {b"zeroskip": json.dumps({"schema": "zeroskip.result/0", "runs": {}}).encode()}
     pq.write_table(pa.table({"run": ["a"]}).replace_schema_metadata(stamp), tmp_path / "old.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and then nothing")
+    (tmp_path / "x.zarr").symlink_to(plain_trace_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -75,6 +87,24 @@ def place(tmp_path: Path, plain_trace_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_bad_input_is_one_line_and_leaves_nothing(place: Path, args: tuple[str, ...], code: int, wanted: str) -> None:
     before = sorted(place.rglob("*"))
     assert wanted in error_line(simkit(*args), code)
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("replay", "x.zarr", "--arch", "cnvlutin", "-q"),
+        ("plot", "density", "x.zarr"),
+        ("timeline", "x.zarr", "--arch", "cnvlutin", "--tokens", "8"),
+        ("sweep", "good.yaml", "-q"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_place_that_cannot_be_written_is_exit_code_6(place: Path, command: tuple[str, ...]) -> None:
+    (place / "file").write_text("in the way")
+    before = sorted(place.rglob("*"))
+    line = error_line(simkit(*command, "-o", "file/in/made.png"), 6)
+    assert re.search(r"cannot write \S*file/in/made.png\S*: Not a directory; give a place that can be written", line)
     assert sorted(place.rglob("*")) == before
 
 

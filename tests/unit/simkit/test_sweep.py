@@ -21,7 +21,7 @@ import simkit as sk
 from hwmodels import registry
 from simkit import cli
 from simkit.cluster import Cluster
-from simkit.errors import CorruptError, VersionError
+from simkit.errors import StorageError, VersionError
 from simkit.parts import Parts
 from simkit.plan import make_plan
 from simkit.pool import DEATHS, Feed
@@ -169,7 +169,7 @@ def test_full_disk_is_one_clear_line(plain_trace_path: Path, tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(CorruptError, match=r"No space left on device; free some space and run the same command"):
+    with pytest.raises(StorageError, match=r"No space left on device; free some space and run the same command"):
         sk.sweep([plain_trace_path], ["cnvlutin"], out=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,20 @@ def test_wildcard_that_matches_nothing(tmp_path: Path) -> None:
     spec = SweepSpec(traces=[str(tmp_path / "*.zarr")], archs=["cnvlutin"])
     with pytest.raises(InputError, match="nothing matches"):
         plan_of(spec)
+
+
+def test_the_specs_of_the_how_to_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from simkit.search import SearchSpec
+
+    root = Path(__file__).resolve().parents[3]
+    monkeypatch.chdir(root)
+    page = (root / "docs" / "howto" / "sweep.md").read_text(encoding="utf-8")
+    specs = dict(re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", page, re.DOTALL))
+    for name, text in specs.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    swept = plan_of(load_spec(tmp_path / "sweep.yaml"))
+    # clocks x bandwidths x buffers, for Cnvlutin and four arrays; at 500 MHz one bandwidth is too high
+    assert swept.count() == (1 + 4) * 2 * (2 * 5 - 1)
+    search = load_spec(tmp_path / "search.yaml", SearchSpec)
+    assert search.objectives == ["latency_s", "energy_per_token_pj"]
+    assert plan_of(search).count() == 40

@@ -16,7 +16,18 @@ from hwmodels import Op, PackedMask
 from simkit.errors import InputError
 from simkit.timeline import DRAM, STALLS, UNITS, draw, write_timeline
 
-PHASES = {"X": {"name", "pid", "tid", "ts", "dur"}, "C": {"name", "pid", "ts", "args"}, "M": {"name", "pid", "args"}}
+# Trace Event Format: what an event of each phase holds, and the argument of each kind of metadata
+FIELDS = {
+    "X": ({"ph", "name", "pid", "tid", "ts", "dur"}, {"args"}),
+    "C": ({"ph", "name", "pid", "tid", "ts", "args"}, set()),
+    "M": ({"ph", "name", "pid", "tid", "args"}, set()),
+}
+METADATA = {
+    "process_name": ("name", str),
+    "process_sort_index": ("sort_index", int),
+    "thread_name": ("name", str),
+    "thread_sort_index": ("sort_index", int),
+}
 
 
 def op(m: int = 40, k: int = 200, n: int = 48, batch: int = 16, weight: bool = False) -> Op:
@@ -52,7 +63,7 @@ def test_each_unit_is_busy_as_long_as_the_model_counts() -> None:
         assert counts.unit_busy is not None
         busy = np.zeros(len(counts.unit_busy))
         for event in slices(draw(op(weight=weight), arch), UNITS, "busy"):
-            busy[event["tid"] - 1] += event["dur"]
+            busy[event["tid"] - 2] += event["dur"]
         lost = sum(count for cause, count in counts.stalls.items() if cause != "dram")
         copies = (counts.unit_busy.sum() + lost) / (counts.cycles * len(busy))
         assert busy * round(copies) == pytest.approx(counts.unit_busy, abs=1.0), name
@@ -85,7 +96,7 @@ def test_blocks_of_a_gpu_fill_waves_of_sms() -> None:
     blocks = slices(drawn, UNITS, "block")
     rows, columns = launch["args"]["tile"]
     assert len(blocks) == -(-4096 // rows) * -(-4096 // columns) * launch["args"]["split"]
-    assert max(e["tid"] for e in blocks) == 132
+    assert max(e["tid"] for e in blocks) == 1 + 132
     waves = -(-len(blocks) // 132)
     assert sorted({round(e["ts"], 3) for e in blocks})[-1] == pytest.approx(
         launch["dur"] * (waves - 1) / waves, rel=1e-6
@@ -97,13 +108,43 @@ def test_file_is_chrome_trace_json(plain_trace_path: Path, tmp_path: Path) -> No
     path = write_timeline(sk.load_trace(plain_trace_path), sk.arch("cnvlutin"), tmp_path / "t.json", tokens=10)
     drawn = json.loads(path.read_text())
     assert drawn["otherData"]["shape"].startswith("M 10,")
-    for event in drawn["traceEvents"]:
-        assert PHASES[event["ph"]] <= event.keys()
-        assert isinstance(event["pid"], int)
-        assert event["ph"] == "M" or (event["ts"] >= 0 and event.get("dur", 0) >= 0)
     names = {e["args"]["name"] for e in drawn["traceEvents"] if e["ph"] == "M" and e["name"] == "process_name"}
     assert names == {"cnvlutin: PEs or lanes", "stalls", "DRAM"}
     assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+
+
+@pytest.mark.parametrize("arch", ["cnvlutin", "tensordash", "systolic_32x32", "h100_sxm"])
+def test_events_keep_to_the_trace_event_format(arch: str) -> None:
+    bandwidth = {} if arch == "h100_sxm" else {"memory__bandwidth": "1 GB/s"}
+    drawn = json.loads(json.dumps(draw(op(), sk.arch(arch, **bandwidth)), allow_nan=False))
+    assert drawn.keys() == {"traceEvents", "displayTimeUnit", "otherData"}
+    assert drawn["displayTimeUnit"] in ("ms", "ns")
+    named: set[tuple[str, int, int]] = set()
+    threads: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    counters: dict[tuple[int, str], list[float]] = {}
+    for event in drawn["traceEvents"]:
+        needed, allowed = FIELDS[event["ph"]]
+        assert needed <= event.keys() <= needed | allowed
+        # 0 is no thread of its own in Perfetto
+        assert all(type(event[name]) is int and event[name] > 0 for name in ("pid", "tid"))
+        if event["ph"] == "M":
+            key, kind = METADATA[event["name"]]
+            assert event["args"].keys() == {key}
+            assert type(event["args"][key]) is kind
+            named.add((event["name"], event["pid"], event["tid"] * event["name"].startswith("thread")))
+            continue
+        assert event["ts"] >= 0
+        if event["ph"] == "C":
+            assert all(isinstance(value, int | float) for value in event["args"].values())
+            counters.setdefault((event["pid"], event["name"]), []).append(event["ts"])
+        else:
+            assert event["dur"] >= 0
+            threads.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"]))
+    for (process, thread), lines in threads.items():
+        assert {("process_name", process, 0), ("thread_name", process, thread)} <= named
+        assert all(one[1] <= other[0] + 2e-3 for one, other in pairwise(lines)), "slices of a thread overlap"
+    assert all(times == sorted(times) for times in counters.values())
+    assert len(named) == sum(event["ph"] == "M" for event in drawn["traceEvents"]), "named twice"
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_bad_files_are_told(
 
 
 def test_missing_and_damaged_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no measurement file"):
+    with pytest.raises(InputError, match=r"no measurements at .*; 'simkit measure --pending' says"):
         import_file(tmp_path / "none.csv")
     damaged = tmp_path / "d.parquet"
     damaged.write_bytes(b"PAR1 and no more")
