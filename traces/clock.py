@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from .tap import SiteTap
 from .worker import Worker
 
-SPENT = ("forward_seconds", "hook_seconds", "device_seconds", "wait_seconds", "write_seconds")
+SPENT = ("forward_seconds", "hook_seconds", "device_seconds", "wait_seconds", "write_seconds", "process_seconds")
 
 
 class Clock:
@@ -28,6 +28,7 @@ class Clock:
     def __init__(self, before: Mapping[str, float], tap: SiteTap, worker: Worker) -> None:
         self._before = {name: float(before.get(name, 0.0)) for name in SPENT}
         self._tap, self._worker, self._forward = tap, worker, 0.0
+        self._began = time.process_time()
 
     @property
     def forward_seconds(self) -> float:
@@ -47,15 +48,17 @@ class Clock:
         """Return the seconds, and the overheads over the forward passes alone.
 
         ``overhead`` is what the hooks took, of the host's thread or of the device, whichever is more, and what was
-        waited for the writer. ``overhead_one_core`` adds all the time that the writer's thread was at work, as if no
-        core had been free for it.
+        waited for the writer while the model stood still. ``overhead_one_core`` adds all the time that the writer's
+        thread was at work, as if no core had been free for it. ``process_seconds`` is what all threads took of the
+        processor from the first batch to the last.
         """
         here = {
             "forward_seconds": self._forward,
             "hook_seconds": self._tap.seconds,
             "device_seconds": self._tap.device_seconds,
             "wait_seconds": self._worker.waited,
-            "write_seconds": self._worker.busy,
+            "write_seconds": self._worker.busy - self._tap.awaited,
+            "process_seconds": time.process_time() - self._began,
         }
         spent = {name: self._before[name] + seconds for name, seconds in here.items()}
         added = max(spent["hook_seconds"], spent["device_seconds"]) + spent["wait_seconds"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy as np
 from .jit import jit
 from .pack import Words, words_per_row
 
-# for each torch dtype: the integer of its width, the bits of the magnitude, and those of infinity
+# for each torch dtype: the integer of its width, the bits of the magnitude, and those of infinity (no bool has them)
 FORMATS = {
     "float32": ("int32", 0x7FFFFFFF, 0x7F800000),
     "bfloat16": ("int16", 0x7FFF, 0x7F80),
     "float16": ("int16", 0x7FFF, 0x7C00),
     "float64": ("int64", 0x7FFFFFFFFFFFFFFF, 0x7FF0000000000000),
+    "bool": ("uint8", 1, 2),
 }
 
 
@@ -52,7 +54,7 @@ def _count_from(bits: Any, magnitude: Any, least: Any) -> int:
 
 
 def limits(values: Any, threshold: float) -> tuple[Any, int, int, int]:
-    """Return a float tensor's bits as integers, the magnitude's bits, and the bounds of what counts as non-zero.
+    """Return a tensor's bits as integers, the magnitude's bits, and the bounds of what counts as non-zero.
 
     Above zero everything counts, NaN included; above a threshold NaN does not, as in ``values.abs() > threshold``.
     """
@@ -62,8 +64,14 @@ def limits(values: Any, threshold: float) -> tuple[Any, int, int, int]:
     kind = getattr(torch, integer)
     if not threshold:
         return values.view(kind), magnitude, 0, magnitude
-    low = torch.tensor(threshold, dtype=values.dtype).view(kind).item()
-    return values.view(kind), magnitude, int(low), infinity
+    return values.view(kind), magnitude, _bits_of(threshold, values.dtype, kind), infinity
+
+
+@cache
+def _bits_of(threshold: float, dtype: Any, kind: Any) -> int:
+    import torch
+
+    return int(torch.tensor(threshold, dtype=dtype).view(kind).item())
 
 
 def pack_cpu(values: Any, threshold: float = 0.0) -> Words:
@@ -72,7 +80,7 @@ def pack_cpu(values: Any, threshold: float = 0.0) -> Words:
     Parameters
     ----------
     values : tensor (M, K)
-        Floats of any format in `FORMATS`, or booleans.
+        Of any format in `FORMATS`.
     threshold : float
         Zero for every non-zero element, NaN included.
 
@@ -80,13 +88,7 @@ def pack_cpu(values: Any, threshold: float = 0.0) -> Words:
     -------
     uint64[M, ceil(K / 64)]
     """
-    import torch
-
-    flat = values.detach().contiguous()
-    if flat.dtype == torch.bool:
-        bits, magnitude, low, high = flat.view(torch.uint8), 1, 0, 1
-    else:
-        bits, magnitude, low, high = limits(flat, threshold)
+    bits, magnitude, low, high = limits(values.detach().contiguous(), threshold)
     words = np.zeros((bits.shape[0], words_per_row(bits.shape[1])), dtype=np.uint64)
     array = bits.numpy()
     array = array.view(f"u{array.itemsize}")

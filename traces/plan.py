@@ -110,10 +110,15 @@ class Plan:
             shuffled = np.random.Generator(np.random.PCG64(ORDER_SEED)).permutation(len(self.order))
             self.order = [self.order[i] for i in shuffled]
 
+    def rows(self, index: int) -> int:
+        """Rows of one batch's prompts, padding among them."""
+        batch = self.order[index]
+        stacks = [stack for stack in (self.inputs.lengths, self.inputs.targets) if stack]
+        return len(batch) * sum(max(stack[row] for row in batch) for stack in stacks)
+
     def capacity(self, more: int) -> int:
         """Rows of all batches, padding among them, with `more` rows for each sequence."""
-        stacks = [stack for stack in (self.inputs.lengths, self.inputs.targets) if stack]
-        return sum(len(rows) * (sum(max(s[r] for r in rows) for s in stacks) + more) for rows in self.order)
+        return sum(self.rows(index) + len(batch) * more for index, batch in enumerate(self.order))
 
     def key(self, *facts: Any) -> str:
         """SHA-256 of all that decides the trace's content."""

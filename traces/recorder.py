@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .batches import Batch
 from .clock import Clock
 from .data import load_data
+from .device import Cuda, accelerator, resolve_device
 from .errors import InputError, NumericError, did_you_mean
 from .experts import recorded_experts
 from .folder import Folder
@@ -29,7 +32,6 @@ from .places import Linked, places, site_metas
 from .plan import Plan, as_budget, choose_task, tuning_of
 from .probe import probe_ops
 from .provenance import provenance
-from .ring import Cuda
 from .sites import MLPSite
 from .store import Writer, read_root, squeeze
 from .tap import VALUES, Packet, SiteTap, parse_variants
@@ -174,29 +176,6 @@ def record(
     return _Session(plan, facts, str(out), settings).run()
 
 
-def resolve_device(name: str | None) -> str:
-    """Return where to run: what was asked for, or a GPU where there is one.
-
-    Raises
-    ------
-    InputError
-        If PyTorch does not know the device, or it is not there.
-    """
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise InputError(f"device '{name}' is not known; say cpu or cuda") from error
-    if kind not in ("cpu", "cuda"):
-        raise InputError(f"device '{name}': recording runs on cpu and cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device '{name}': no CUDA device is there; leave --device out")
-    return name
-
-
 @dataclass(frozen=True)
 class _Settings:
     """What does not decide the content, or only by what it names."""
@@ -295,9 +274,21 @@ class _Session:
 
     def _forward(self, model: Any, sites: list[MLPSite], writer: Writer) -> dict[str, float]:
         """Run the batches that are left; return the seconds of the whole recording, by what they went to."""
+        import torch
+
+        device = accelerator(self.settings.device)
+        try:
+            with device or nullcontext():
+                return self._batches(model, sites, writer, device)
+        except torch.cuda.OutOfMemoryError as error:
+            size = self.facts["batch_size"]
+            raise InputError(
+                f"--batch-size {size}: a forward pass does not fit into the GPU's memory; record fewer at a time"
+            ) from error
+
+    def _batches(self, model: Any, sites: list[MLPSite], writer: Writer, device: Cuda | None) -> dict[str, float]:
         attrs, order = writer.root.attrs, self.plan.order
         index = int(attrs["next_batch"])
-        device = Cuda() if self.settings.device.startswith("cuda") else None
         tap = SiteTap(
             model,
             sites,
@@ -307,10 +298,13 @@ class _Session:
             device,
             PASSES + 2,  # one is being read and one being filled while so many wait
         )
-        tap.go_on(attrs["histograms"] or {})
+        held_up = device.idle if device is not None else lambda: True
         bar = _bar(attrs["tuning"]["name"], index, len(order), self.settings.progress)
         try:
-            with Worker(PASSES, WAITING_BYTES) as worker, recorded_experts(model, sites, tap):
+            with Worker(PASSES, WAITING_BYTES, held_up) as worker, recorded_experts(model, sites, tap):
+                if device is not None and index < len(order):
+                    self._warm_up(model, tap)
+                tap.go_on(attrs["histograms"] or {})
                 clock = Clock(attrs["recorder"], tap, worker)
                 committed, handed = time.monotonic(), 0
                 while index < len(order) and not self._out_of_time(clock, index):
@@ -333,15 +327,26 @@ class _Session:
         seconds = self.plan.budget.seconds
         return seconds is not None and index > 0 and clock.forward_seconds >= seconds
 
+    def _warm_up(self, model: Any, tap: SiteTap) -> None:
+        """Run the largest prompt once: kernels are compiled and buffers made before clocks run."""
+        import torch
+
+        largest = max(range(len(self.plan.order)), key=self.plan.rows)
+        with torch.inference_mode():
+            next(iter(run_batch(model, self._inputs(model, largest), largest, self.new_tokens)))
+            tap.start_over()
+
+    def _inputs(self, model: Any, index: int) -> Batch:
+        batch = self.plan.inputs.batch(self.plan.order[index], "left" if self.new_tokens else "right")
+        return replace(batch, inputs={name: self._moved(value, model.dtype) for name, value in batch.inputs.items()})
+
     def _batch(self, model: Any, index: int, tap: SiteTap, writer: Writer, worker: Worker, clock: Clock) -> int:
         """Run one batch's passes and hand over what they gave; return its bytes."""
         import torch
 
-        batch = self.plan.inputs.batch(self.plan.order[index], "left" if self.new_tokens else "right")
-        inputs = {name: self._moved(value, model.dtype) for name, value in batch.inputs.items()}
-        size = 0
+        batch, size = self._inputs(model, index), 0
         with clock.forward(), torch.inference_mode():
-            for columns in run_batch(model, replace(batch, inputs=inputs), index, self.new_tokens):
+            for columns in run_batch(model, batch, index, self.new_tokens):
                 packet = tap.take()
                 worker.put(partial(self._store, writer, columns, packet, batch.rows), packet.size_bytes)
                 size += packet.size_bytes

@@ -9,17 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .device import Device
 from .errors import InputError
 from .pack_cpu import FORMATS, pack_cpu
 from .pack_gpu import pack_device
-from .ring import Arrays, Device, Ring
+from .ring import Arrays, Ring
 from .routed import spread_rows
 from .sites import MLPSite
 
 INT8 = "int8"
 HISTOGRAM_BINS = 64  # powers of two from 2^-48 to 2^15 of |a|; exact zeros are not in any
 VALUES = ("bf16", "int8")
-BAD = "?"  # ends the key of a count of what is not finite, beside the arrays in one copy
+BAD = "?"  # key of the counts of what is not finite, beside the arrays in one copy
 
 
 class Packet(NamedTuple):
@@ -62,7 +63,7 @@ class SiteTap:
     Attributes
     ----------
     seconds : float
-        What the hooks took of the thread that runs the model.
+        What the hooks and `take` took of the thread that runs the model.
     device_seconds : float
         What they took of the device, by its own clock, for the packets received so far.
     """
@@ -84,6 +85,7 @@ class SiteTap:
         self._variants, self._values = list(variants), values
         self._device = device
         self._ring = Ring(device, slots) if device is not None else None
+        self._places = {site.name: place for place, site in enumerate(sites)}
         self._clear()
         self._calls: Counter[str] = Counter()
         self._names = {(site.module, site.call): site.name for site in sites}
@@ -91,7 +93,7 @@ class SiteTap:
         self._model = model
         for kind in {p.dtype for p in model.parameters()} if device is None else ():  # compile before clocks run
             self._pack(torch.zeros((1, 1), dtype=kind), 0.0)
-        for module in dict.fromkeys(site.module for site in sites):
+        for module in dict.fromkeys(site.module for site in sites if not site.experts):  # experts note by themselves
             owner = model.get_submodule(module)
             if any(site.module == module and site.output for site in sites):
                 self._handles.append(owner.register_forward_hook(self._after(module)))
@@ -100,7 +102,8 @@ class SiteTap:
 
     def _clear(self) -> None:
         self._arrays: dict[str, Any] = {}
-        self._bad: dict[str, Any] = {}
+        self._bad: dict[str, int] = {}
+        self._counters: Any = None
         self._stamps: list[tuple[Any, Any]] = []
 
     def _before(self, module: str) -> Any:
@@ -130,12 +133,11 @@ class SiteTap:
         began = time.perf_counter()
         start = self._device.stamp() if self._device is not None else None
         flat = value.detach().reshape(-1, value.shape[-1])
-        packed, self._bad[name] = self._pack(flat, 0.0, count=True)
-        found = {name: packed}
+        found = {name: self._pack(flat, 0.0, name)}
         for variant in self._variants:
             threshold = 0.0 if variant == INT8 else float(variant)
             bits = above(flat, variant) if variant == INT8 else flat
-            found[f"{name}@{variant}"] = self._pack(bits, threshold)[0]
+            found[f"{name}@{variant}"] = self._pack(bits, threshold)
         if self._values:
             kept, scale = quantised(flat) if self._values == INT8 else (bfloat16_bits(flat), None)
             found |= {f"{name}/values": kept} | ({} if scale is None else {f"{name}/scale": scale})
@@ -153,38 +155,58 @@ class SiteTap:
 
         self._arrays[f"{name}/choice"] = self._host(experts.detach().to(torch.int16))
 
-    def _pack(self, values: Any, threshold: float, count: bool = False) -> tuple[Any, Any]:
+    def _pack(self, values: Any, threshold: float, site: str = "") -> Any:
+        """Pack values; of a site's own, also count what is not finite."""
         import torch
 
         if self._ring is not None:
-            return pack_device(values, threshold)
-        plain = str(values.dtype).removeprefix("torch.") in FORMATS or values.dtype == torch.bool
-        words = pack_cpu(values if plain else values != 0, threshold)
+            if self._counters is None:  # one for each site, and one more that nobody reads
+                self._counters = torch.zeros(len(self._places) + 1, dtype=torch.int32, device=values.device)
+            place = self._places.get(site, len(self._places))
+            return pack_device(values, threshold, self._counters[place : place + 1])
+        plain = str(values.dtype).removeprefix("torch.") in FORMATS
         # a sum can overflow though every term is finite, but never hides one that is not
-        suspect = count and not bool(torch.isfinite(values.sum()))
-        return words, int((~torch.isfinite(values)).sum()) if suspect else 0
+        if site and not bool(torch.isfinite(values.sum())):
+            self._bad[site] = int((~torch.isfinite(values)).sum())
+        return pack_cpu(values if plain else values != 0, threshold)
 
     def _host(self, rows: Any) -> Any:
         return rows if self._ring is not None or isinstance(rows, np.ndarray) else rows.cpu().numpy()
 
     def take(self) -> Packet:
         """Return what the last forward pass gave, and forget it."""
-        arrays, bad, stamps = self._arrays, self._bad, self._stamps
+        arrays, bad, counters, stamps = self._arrays, self._bad, self._counters, self._stamps
         self._clear()
         self._calls.clear()
-        if self._ring is None:
+        if self._ring is None or self._device is None or counters is None:
             size = sum(rows.nbytes for rows in arrays.values())
             return Packet(size, lambda: (_typed(arrays), {name: count for name, count in bad.items() if count}))
+        began, start = time.perf_counter(), self._device.stamp()
         size = sum(rows.numel() * rows.element_size() for rows in arrays.values())
-        receive = self._ring.send(arrays | {f"{name}{BAD}": count.reshape(1, 1) for name, count in bad.items()})
+        receive = self._ring.send(arrays | {BAD: counters})
+        stamps.append((start, self._device.stamp()))
+        self.seconds += time.perf_counter() - began
 
         def received() -> tuple[Arrays, dict[str, int]]:
             found = receive()
             self.device_seconds += sum(start.elapsed_time(end) for start, end in stamps) / 1e3
-            counts = {name: int(found.pop(f"{name}{BAD}")[0, 0]) for name in bad}
-            return _typed(found), {name: count for name, count in counts.items() if count}
+            counts = found.pop(BAD)
+            return _typed(found), {name: int(counts[place]) for name, place in self._places.items() if counts[place]}
 
         return Packet(size, received)
+
+    def start_over(self) -> None:
+        """Forget all that was seen and spent, as after a pass that only warmed up."""
+        self.take().receive()
+        self._histograms = dict.fromkeys(self._histograms, 0)
+        self.seconds = self.device_seconds = 0.0
+        if self._ring is not None:
+            self._ring.awaited = 0.0
+
+    @property
+    def awaited(self) -> float:
+        """Seconds that receivers waited for the device."""
+        return self._ring.awaited if self._ring is not None else 0.0
 
     def histograms(self) -> dict[str, list[int]] | None:
         """Return how many magnitudes fell into each bin by site, None where that was not asked for."""
@@ -195,8 +217,9 @@ class SiteTap:
         """Add what was counted before a stop."""
         import torch
 
+        device = next(self._model.parameters()).device
         for name, counts in histograms.items():
-            self._histograms[name] = self._histograms[name] + torch.tensor(counts)
+            self._histograms[name] = self._histograms[name] + torch.tensor(counts, device=device)
 
     def close(self) -> None:
         """Remove the hooks."""

@@ -18,17 +18,20 @@ class Worker:
         How many may wait.
     size_bytes : int
         How many bytes what waits may hold; one job alone may be larger.
+    held_up : callable
+        Asked whenever `put` has waited: whether that held its caller up. A device may have had work all the while.
 
     Attributes
     ----------
     waited : float
-        Seconds that `put` waited for room: the back-pressure on whoever produces.
+        Seconds that `put` waited for room where that held its caller up: the back-pressure on whoever produces.
     busy : float
         Seconds that jobs took.
     """
 
-    def __init__(self, jobs: int = 8, size_bytes: int = 64 << 20) -> None:
+    def __init__(self, jobs: int = 8, size_bytes: int = 64 << 20, held_up: Callable[[], bool] = lambda: True) -> None:
         self.waited = self.busy = 0.0
+        self._held_up = held_up
         self._most, self._room = jobs, size_bytes
         self._queue: deque[tuple[Callable[[], None], int]] = deque()
         self._held = 0
@@ -43,7 +46,8 @@ class Worker:
         began = time.perf_counter()
         with self._changed:
             self._changed.wait_for(lambda: self._error is not None or self._fits(size_bytes))
-            self.waited += time.perf_counter() - began
+            waited = time.perf_counter() - began
+            self.waited += waited if self._held_up() else 0.0
             if self._error is not None:
                 raise self._error
             self._queue.append((job, size_bytes))

@@ -6,7 +6,7 @@
 | `calibrate` | copy and launch, stratified GEMMs, row gathers, sustained GEMMs | 3 min |
 | `sparse` | density x batch x shape x kernel, cold and warm | 8 min |
 | `energy` | GEMMs, gathers and a copy, looped for seconds by the energy counter | 8 min |
-| `record` | tune and record the demo's model, with the recorder's overhead | 5 min |
+| `record` | what recording adds to forward passes; tune and record the demo's model | 5 min |
 """
 
 from __future__ import annotations

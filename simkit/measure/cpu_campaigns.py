@@ -33,8 +33,7 @@ def cpu_campaign(name: str, budget_s: float) -> Campaign:
     if name == "record":
         from .record_campaign import measure_record, record_points
 
-        ends = [point for point in record_points() if point["op"] == "record"]  # the others pack masks on a GPU
-        return Campaign(ends, measure_record, _facts())
+        return Campaign(record_points(), lambda point: measure_record(point, "cpu"), _facts())
     if name == "smoke":
         return Campaign([{"op": "check", "m": m, "k": 768, "n": 200} for m in (1, 4)], _check, _facts())
     if name == "energy":

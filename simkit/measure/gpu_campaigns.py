@@ -54,7 +54,7 @@ def gpu_campaign(name: str, device: str, trace: str | None = None, meter: str = 
     if name == "record":
         from .record_campaign import measure_record, record_points
 
-        return Campaign(record_points(), measure_record, facts)
+        return Campaign(record_points(), lambda point: measure_record(point, "cuda"), facts)
     points = (
         sparse_points(("bernoulli", "recorded") if trace else ("bernoulli",)) if name == "sparse" else POINTS[name]()
     )

@@ -1,35 +1,35 @@
-"""Tune and record the demo's model, and what packing masks on the GPU costs its forward pass."""
+"""Tune and record the demo's model, and what recording adds to its forward passes, by the recorder that users run."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import UnavailableError
 from .campaigns import Point, Row
-from .meters import require_cuda
 
 MODEL, DATA, TUNING = "minilm-l6", "vader-movie", "relu-lora"
-SEQUENCES, ROWS, LENGTH = 256, 64, 64
-RING = 8
-PASSES = 9
+SEQUENCES, LENGTH = 256, 64
+BATCHES = (8, 64)
+TURNS = 3
 
 
 def record_points() -> list[Point]:
-    """One tuning recorded end to end, then the GPU's packing hooks by batch."""
-    return [{"op": "record", "tuning": TUNING}, *({"op": "gpu_hooks", "batch": batch} for batch in (8, 64))]
+    """What recording adds, by batch; then one tuning recorded end to end."""
+    overheads: list[Point] = [{"op": "overhead", "batch": batch} for batch in BATCHES]
+    return [*overheads, {"op": "record", "tuning": TUNING}]
 
 
-def measure_record(point: Point) -> Row:
-    """Measure one point."""
-    return _end_to_end(point["tuning"]) if point["op"] == "record" else _gpu_hooks(point["batch"])
+def measure_record(point: Point, device: str) -> Row:
+    """Measure one point on ``cpu`` or ``cuda``."""
+    return _end_to_end(point["tuning"], device) if point["op"] == "record" else _overhead(point["batch"], device)
 
 
-def _end_to_end(tuning: str) -> Row:
+def _end_to_end(tuning: str, device: str) -> Row:
     import traces
 
     with tempfile.TemporaryDirectory() as folder:
@@ -40,75 +40,80 @@ def _end_to_end(tuning: str) -> Row:
         )
         tuned_s = time.perf_counter() - begun
         begun = time.perf_counter()
-        out = Path(folder) / "trace.zarr"
-        trace = traces.record(model=MODEL, adapter=tuned, data=DATA, limit=SEQUENCES, out=out, progress=False)
-        seconds = time.perf_counter() - begun
-        spent: dict[str, Any] = trace.attrs.get("recorder", {})
+        trace = _recorded(Path(folder) / "trace.zarr", device, adapter=tuned)
         return {
-            "seconds": seconds,
+            "seconds": time.perf_counter() - begun,
             "tune_seconds": tuned_s,
-            "overhead": spent.get("overhead"),
+            "overhead": trace.attrs["recorder"]["overhead"],
             "tokens": trace.n_tokens,
+            "hash": trace.hash,
         }
 
 
-class _Recorder:
-    """Packs each down-projection's input on the GPU and copies the words out on a side stream."""
+def _recorded(out: Path, device: str, **options: Any) -> Any:
+    import traces
 
-    def __init__(self, torch: Any) -> None:
-        from . import kernels
-
-        self.torch, self.kernels = torch, kernels
-        self.side = torch.cuda.Stream()
-        self.ring: list[Any] = []
-        self.turn = 0
-
-    def hook(self, module: Any, inputs: tuple[Any, ...]) -> None:
-        torch = self.torch
-        flat = inputs[0].detach().reshape(-1)
-        words = torch.empty(-(-flat.numel() // 32), device="cuda", dtype=torch.int32)
-        self.kernels.pack_words[(-(-len(words) // 64),)](flat, words, flat.numel(), 0.0, block=64)
-        self.side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.side):
-            self._slot(len(words)).copy_(words, non_blocking=True)
-            words.record_stream(self.side)
-
-    def _slot(self, size: int) -> Any:
-        if len(self.ring) < RING:
-            self.ring.append(self.torch.empty(size, dtype=self.torch.int32, pin_memory=True))
-        self.turn = (self.turn + 1) % len(self.ring)
-        return self.ring[self.turn][:size]
+    given: dict[str, Any] = {"model": MODEL, "data": DATA, "limit": SEQUENCES, "max_length": LENGTH}
+    return traces.record(**(given | options), out=out, device=device, progress=False)
 
 
-def _gpu_hooks(batch: int) -> Row:
-    """Alternate forward passes with and without the hooks; medians."""
-    torch = require_cuda()
-    from traces import load_model
-    from traces.sites import find_sites
+class _Spent(NamedTuple):
+    """Seconds by the clock, and of all threads by the processor's."""
 
-    model = load_model(MODEL).to("cuda", torch.bfloat16).eval()
-    sites = find_sites(model)
-    if not sites:
-        raise UnavailableError(f"model '{MODEL}' has no MLP site to record")
-    tokens = torch.randint(1000, 20000, (batch, LENGTH), device="cuda")
-    recorder, modules = _Recorder(torch), dict(model.named_modules())
-    times: dict[bool, list[float]] = {False: [], True: []}
-    with torch.no_grad():
-        for turn in range(2 * PASSES + 2):
-            hooked = bool(turn % 2)
-            handles = [modules[s.module].register_forward_pre_hook(recorder.hook) for s in sites] if hooked else []
-            torch.cuda.synchronize()
-            begun = time.perf_counter()
-            model(input_ids=tokens)
-            torch.cuda.synchronize()
-            if turn >= 2:
-                times[hooked].append(time.perf_counter() - begun)
-            for handle in handles:
-                handle.remove()
-    plain, with_hooks = float(np.median(times[False])), float(np.median(times[True]))
+    wall: float
+    process: float
+
+
+def _overhead(batch: int, device: str) -> Row:
+    """Alternate plain forward passes with recordings of the same batches: medians, and what the recorder says."""
+    dtype = "bfloat16" if device == "cuda" else "float32"
+    plain = _plain_passes(batch, device, dtype)
+    plain()  # the first pass of a process pays for what later ones find ready
+    without: list[_Spent] = []
+    facts: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(TURNS):
+            without.append(plain())
+            trace = _recorded(Path(folder) / f"{turn}.zarr", device, batch_size=batch, dtype=dtype)
+            facts.append(trace.attrs["recorder"])
+        tokens = trace.n_tokens
+    recorded = [_Spent(fact["forward_seconds"], fact["process_seconds"]) for fact in facts]
+    before, after = (_Spent(*np.median(spent, axis=0).tolist()) for spent in (without, recorded))
+    told = {name: float(np.median([fact[name] for fact in facts])) for name in ("overhead", "overhead_one_core")}
     return {
-        "seconds": with_hooks,
-        "plain_seconds": plain,
-        "overhead": with_hooks / plain - 1.0,
-        "raw_seconds": times[True],
+        "seconds": after.wall,
+        "plain_seconds": before.wall,
+        **told,
+        "measured_overhead": after.wall / before.wall - 1.0,
+        "measured_overhead_process": after.process / before.process - 1.0,
+        "dtype": dtype,
+        "tokens": tokens,
+        "raw_seconds": [spent.wall for spent in recorded],
+        "raw_plain_seconds": [spent.wall for spent in without],
     }
+
+
+def _plain_passes(batch: int, device: str, dtype: str) -> Callable[[], _Spent]:
+    """Return what runs the batches of a recording without recording them, and says how long that took."""
+    import torch
+
+    from traces import load_data, load_model
+    from traces.batches import sorted_order
+    from traces.inputs import prepare
+    from traces.models import default_task
+
+    task = default_task(MODEL)
+    model = load_model(MODEL, task).to(device, getattr(torch, dtype)).eval()
+    inputs = prepare(MODEL, task, load_data(DATA, task="features").test.head(SEQUENCES), LENGTH)
+    order = sorted_order(inputs.lengths, batch)
+
+    def run() -> _Spent:
+        wall, process = time.perf_counter(), time.process_time()
+        with torch.inference_mode():
+            for rows in order:
+                model(**inputs.batch(rows).to(device).inputs)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return _Spent(time.perf_counter() - wall, time.process_time() - process)
+
+    return run

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hwmodels import InputError, Op, PackedMask, load_arch, load_table, simulate
 from hwmodels.gpu import TILE_FAMILIES, DataSheet, GemmModel, carry, fit, load_correction, predict, spread
 from hwmodels.gpu.calibrate import HOPPER, START, Launches, fit_gather, predict_gathers
-from hwmodels.gpu.energy import EnergyModel, clock_share_under_limit, fit_energy
+from hwmodels.gpu.energy import EnergyModel, fit_energy
 from hwmodels.gpu.foils import Roofline, calibrated_roofline, naive_roofline
 from hwmodels.gpu.sparse import bernoulli_runs, gated_mlp_seconds, gather_seconds, live_blocks, union_rows
 from hwmodels.gpu.timing import explain
@@ -287,16 +287,6 @@ def test_energy_terms_are_recovered_and_never_negative() -> None:
     assert fit_energy(seconds, flop, moved, free).byte_pj >= 0
     with pytest.raises(InputError, match="too few"):
         fit_energy(seconds[:2], flop[:2], moved[:2], free[:2])
-
-
-def test_clock_falls_until_power_meets_the_limit() -> None:
-    assert clock_share_under_limit(500, 100, 700) == 1.0
-    share = clock_share_under_limit(1000, 100, 600)
-    assert 100 + 1000 * share**3 == pytest.approx(600)
-    shares = clock_share_under_limit(np.array([0.0, 500.0, 1000.0]), 100, 600)
-    np.testing.assert_allclose(shares, [1, 1, share], rtol=1e-12)
-    with pytest.raises(InputError, match="not above the idle power"):
-        clock_share_under_limit(10, 100, 90)
 
 
 def test_rooflines_are_what_they_say() -> None:

@@ -18,7 +18,7 @@ import torch
 os.environ.setdefault("TRITON_INTERPRET", "1")  # chosen when a kernel is decorated, so before one is imported
 
 import traces
-from traces.errors import StorageError
+from traces.errors import InputError, StorageError
 from traces.folder import Folder
 from traces.pack import pack
 from traces.pack_cpu import count_non_finite, pack_cpu
@@ -48,9 +48,10 @@ def test_packing_equals_torch(dtype: torch.dtype, columns: int) -> None:
     for threshold in (0.0, 0.01, 0.5):
         wanted = pack(((values.abs() > threshold) if threshold else (values != 0)).numpy())
         assert np.array_equal(pack_cpu(values, threshold), wanted)
-        words, found = pack_device(values, threshold)
+        found = torch.full((1,), 7, dtype=torch.int32)
+        words = pack_device(values, threshold, found)
         assert np.array_equal(words.numpy().view(np.uint64), wanted)
-        assert int(found) == bad
+        assert int(found) == 7 + bad
     assert count_non_finite(values) == bad
 
 
@@ -61,12 +62,15 @@ def test_the_kernel_was_what_ran() -> None:
 
 def test_torch_alone_packs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     values = awkward(6, 130, torch.float32)
-    words, bad = pack_device(values)
+    bad, again = (torch.zeros(1, dtype=torch.int32) for _ in range(2))
+    words, ones = pack_device(values, 0.0, bad), pack_device(values > 0.5, 0.0, bad)
     monkeypatch.setattr("traces.pack_gpu._kernel", lambda: None)
-    plain, again = pack_device(values)
+    plain = pack_device(values, 0.0, again)
     assert plain.dtype == torch.int64
+    assert words.dtype == ones.dtype == torch.int32
     assert np.array_equal(words.numpy().view(np.uint64), plain.numpy().view(np.uint64))
-    assert int(bad) == int(again)
+    assert np.array_equal(ones.numpy().view(np.uint64), pack((values > 0.5).numpy()))
+    assert int(bad) == int(again) > 0
 
 
 class Lagging:
@@ -76,9 +80,18 @@ class Lagging:
         self.inside = 0
         self.launched: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.buffers: list[torch.Tensor] = []
+        self.waited = 0
+        self.at_work = False
+
+    def __enter__(self) -> Lagging:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
     def pinned(self, size: int) -> torch.Tensor:
-        self.buffers.append(torch.full((size,), 0xAA, dtype=torch.uint8))
+        with torch.inference_mode(False):
+            self.buffers.append(torch.full((size,), 0xAA, dtype=torch.uint8))
         return self.buffers[-1]
 
     @contextmanager
@@ -102,7 +115,10 @@ class Lagging:
         return Event()
 
     def wait(self) -> None:
-        raise AssertionError("nothing may wait for the whole device")
+        self.waited += 1
+
+    def idle(self) -> bool:
+        return not self.at_work
 
     def stamp(self) -> Any:
         class Stamp:
@@ -122,10 +138,19 @@ def test_a_ring_gives_each_sending_its_own_bytes() -> None:
     for i in (2, 0, 1):
         found = waiting[i]()
         assert {k: v.tolist() for k, v in found.items()} == {k: v.tolist() for k, v in sent[i].items()}
+    assert ring.awaited > 0
     used = len(device.buffers)
     for tensors in sent * 4:
         assert ring.send(tensors)()["b"].tolist() == tensors["b"].tolist()
     assert len(device.buffers) == used  # buffers go round, none is made anew
+
+
+def test_only_as_many_buffers_grow_as_are_in_use_at_once() -> None:
+    device = Lagging()
+    ring = Ring(device, 10)
+    for _ in range(20):
+        ring.send({"a": torch.zeros(5000)})()
+    assert sorted(len(buffer) for buffer in device.buffers) == [1] * 10 + [1 << 15]
 
 
 def test_a_device_records_what_the_cpu_does(tiny_model: str) -> None:
@@ -153,6 +178,46 @@ def test_a_device_records_what_the_cpu_does(tiny_model: str) -> None:
             assert rows.dtype == other[0][key].dtype
             assert np.array_equal(rows, other[0][key])
     assert packets["cpu"][2] == packets["device"][2]
+
+
+def test_a_recording_through_a_device_equals_one_without(
+    tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("traces.pack_gpu._kernel", lambda: None)  # the interpreter is slow, and tested above
+    given = {"data": tiny_data, "limit": 6, "batch_size": 2, "progress": False}
+    given |= {"int8": True, "thresholds": [0.01], "values": "bf16", "histogram": True}
+    plain = traces.record(tiny_model, out=tmp_path / "plain.zarr", **given)
+    device, calls = Lagging(), []
+    monkeypatch.setattr("traces.recorder.accelerator", lambda name: device)
+    run_batch = traces.recorder.run_batch
+    monkeypatch.setattr("traces.recorder.run_batch", lambda *a: calls.append(a[2]) or run_batch(*a))
+    found = traces.record(tiny_model, out=tmp_path / "device.zarr", **given)
+    assert found.hash == plain.hash
+    assert found.attrs["histograms"] == plain.attrs["histograms"]
+    assert calls == [2, 0, 1, 2]  # the largest once more at first, so that no clock sees a compiler
+    assert device.waited == 1  # for the last pass alone
+    facts = found.attrs["recorder"]
+    assert facts["device_seconds"] > 0
+    assert facts["write_seconds"] > 0
+
+
+def test_a_wait_while_the_device_had_work_held_nothing_up() -> None:
+    for held_up in (True, False):
+        with Worker(jobs=1, held_up=lambda held_up=held_up: held_up) as worker:
+            for _ in range(3):
+                worker.put(lambda: time.sleep(0.05))
+        assert (worker.waited > 0.05) == held_up
+
+
+def test_a_gpu_too_small_is_one_line(
+    tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("traces.recorder.run_batch", full)
+    with pytest.raises(InputError, match="--batch-size 2: a forward pass does not fit into the GPU's memory"):
+        traces.record(tiny_model, data=tiny_data, limit=4, batch_size=2, out=tmp_path / "t.zarr", progress=False)
 
 
 def test_jobs_are_done_in_order_on_another_thread() -> None:
