@@ -51,6 +51,7 @@ class Campaign:
     points: list[Point]
     measure: Callable[[Point], Row]
     facts: dict[str, Any]
+    alive: Callable[[], None] = lambda: None  # raises where nothing can be measured any more
 
 
 @lru_cache(maxsize=1)
@@ -243,6 +244,8 @@ def _go(campaign: Campaign, journal: Journal, budget_s: float, name: str) -> lis
         row = {"point": _key_text(point), **point, **_measured(campaign, point)}
         journal.add(row)
         rows.append(row)
+        if row["flaw"]:
+            campaign.alive()
     return rows
 
 
@@ -256,8 +259,11 @@ def _measured(campaign: Campaign, point: Point) -> Row:
         return {"flaw": "", **campaign.measure(point)}
     except (UnavailableError, InputError) as error:
         return {"flaw": str(error), "seconds": None}
-    except RuntimeError as error:  # a kernel that fails its check, or the device's own errors
-        return {"flaw": str(error).splitlines()[0][:200], "seconds": None}
+    except Exception as error:
+        # a kernel that fails its check, the device's own errors, or the compiler's
+        if not isinstance(error, RuntimeError) and not type(error).__module__.startswith("triton."):
+            raise
+        return {"flaw": f"{type(error).__name__}: {error}".splitlines()[0][:200], "seconds": None}
 
 
 def _key(row: Row) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwmodels import load_arch
 
@@ -41,6 +42,12 @@ def gpu_here(wanted: str | None) -> str:
     )
     if here is None:
         raise InputError(f"GPU '{found}' has no arch; add hwmodels/archs/<name>.yaml for it first")
+    there, known = torch.cuda.get_device_properties(0).multi_processor_count, int(load_arch(here).params["sms"].value)
+    if there != known:
+        raise InputError(
+            f"GPU '{found}' has {there} SMs, {here} has {known}: a slice of one, or another model; measure on a whole "
+            f"{here}, or add hwmodels/archs/<name>.yaml for this one"
+        )
     if wanted is not None and wanted != here:
         raise InputError(f"the GPU here is {here} ('{found}'), not {wanted}; leave --device out or name {here}")
     return here
@@ -55,10 +62,8 @@ def gpu_campaign(name: str, device: str, trace: str | None = None, meter: str = 
         from .record_campaign import measure_record, record_points
 
         return Campaign(record_points(), lambda point: measure_record(point, "cuda"), facts)
-    points = (
-        sparse_points(("bernoulli", "recorded") if trace else ("bernoulli",)) if name == "sparse" else POINTS[name]()
-    )
-    return Campaign(points, bench.measure, facts)
+    points = bench.sparse_points() if name == "sparse" else POINTS[name]()
+    return Campaign(points, bench.measure, facts, bench.alive)
 
 
 class GpuBench:
@@ -76,8 +81,9 @@ class GpuBench:
 
     def __init__(self, l2_bytes: float, trace: str | None = None, meter: str = "nvml") -> None:
         self.torch = require_cuda()
+        self.torch.zeros(1, device="cuda")  # this process is then among those that use the device
         self.l2_bytes = l2_bytes
-        self.trace = trace
+        self._masks = _recorded_masks(trace) if trace is not None else {}
         self.clock = CudaMeter()
         self.meter = meter
         try:
@@ -86,13 +92,36 @@ class GpuBench:
             if meter != "nvml":
                 raise
             self.nvml = None
-        self.shared = 0 if self.nvml is None else max(0, self.nvml.facts()["processes"] - 1)
+        self.shared = 0 if self.nvml is None else max(0, (self.nvml.facts()["processes"] or 0) - 1)
 
     def facts(self) -> dict[str, Any]:
         """Provenance of the device."""
         if self.nvml is None:
             return {"gpu": self.torch.cuda.get_device_name(0), "nvml": "absent"}
         return {**self.nvml.facts(), "energy_meter": self.meter}
+
+    def sparse_points(self) -> list[Point]:
+        """Return the points of ``sparse``; on recorded masks those of the trace's widths."""
+        widths = {len(mask[0]) for mask in self._masks.values()}
+        points = sparse_points(("bernoulli", "recorded") if widths else ("bernoulli",))
+        return [point for point in points if point["mask"] == "bernoulli" or point["k"] in widths]
+
+    def alive(self) -> None:
+        """Raise where an error has ended the device's context, and nothing after it can be measured.
+
+        Raises
+        ------
+        UnavailableError
+            Naming that error.
+        """
+        try:
+            self.torch.cuda.synchronize()
+            self.torch.rand(1, device="cuda").item()
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"the GPU no longer answers this process ({str(error).splitlines()[0]}); the point is marked, run the "
+                "same command again for the others"
+            ) from error
 
     def measure(self, point: Point) -> Row:
         """Measure one point: seconds (median), raw repeats, state, and the flaw if it has one."""
@@ -149,14 +178,8 @@ class GpuBench:
 
     def _recorded(self, point: Point, seed: int) -> Any:
         """Rows of the trace's own masks, of the site with this K whose density is nearest."""
-        from traces import open_trace
-
-        assert self.trace is not None
-        sites = [site for site in open_trace(self.trace).sites.values() if site.k == point["k"]]
-        if not sites:
-            raise UnavailableError(f"the trace has no site with K = {point['k']}")
-        site = min(sites, key=lambda s: abs(s.density() - point["density"]))
-        bits = site.mask().to_bool()
+        wide = [mask for mask in self._masks.values() if len(mask[0]) == point["k"]]
+        bits = min(wide, key=lambda mask: abs(float(mask.mean()) - point["density"]))
         rows = (np.arange(point["m"]) + seed * point["m"]) % len(bits)
         return self.torch.from_numpy(np.ascontiguousarray(bits[rows]))
 
@@ -217,6 +240,13 @@ class GpuBench:
             **_state(found.reading),
             **facts,
         }
+
+
+def _recorded_masks(trace: str) -> dict[str, NDArray[np.bool_]]:
+    """Return every site's mask."""
+    from traces import open_trace
+
+    return {name: site.mask().to_bool() for name, site in open_trace(trace).sites.items()}
 
 
 def _state(reading: Reading | None) -> Row:

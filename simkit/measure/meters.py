@@ -53,6 +53,15 @@ class Energy(NamedTuple):
     reading: Reading
 
 
+class Window(NamedTuple):
+    """Joules between two ticks, the seconds at work and then idle until the second, and calls."""
+
+    joules: float
+    busy_s: float
+    idle_s: float
+    calls: int
+
+
 class Meter(Protocol):
     """Anything that times a function; third parties register one under ``simkit.meters``."""
 
@@ -152,14 +161,23 @@ class NvmlMeter:
     def facts(self) -> dict[str, Any]:
         """GPU, driver, limits and what else uses it: provenance."""
         nvml, handle = self.nvml, self.handle
-        busy = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        limit_mw = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        clock_mhz = self._ask(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
+        busy = self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         return {
             "gpu": _text(nvml.nvmlDeviceGetName(handle)),
             "driver": _text(nvml.nvmlSystemGetDriverVersion()),
-            "power_limit_w": nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * 1e-3,
-            "max_sm_clock_hz": nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,
-            "processes": len(busy),
+            "power_limit_w": None if limit_mw is None else limit_mw * 1e-3,
+            "max_sm_clock_hz": None if clock_mhz is None else clock_mhz * 1e6,
+            "processes": None if busy is None else len(busy),
         }
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what NVML says; None where this board, or a container, does not let it."""
+        try:
+            return call(*arguments)
+        except self.nvml.NVMLError:
+            return None
 
     def reading(self) -> Reading:
         """Read the device's state now."""
@@ -194,14 +212,15 @@ class NvmlMeter:
             time.sleep(0.001)
         raise UnavailableError(f"the energy counter did not move in {TICK_TIMEOUT_S:.0f} s; NVML gives no energy here")
 
-    def _between_ticks(self, step: Callable[[], int], seconds: float) -> tuple[float, float, int]:
-        """Run `step` between two ticks at least `seconds` apart: (joules, seconds, calls)."""
+    def _between_ticks(self, step: Callable[[], int], seconds: float) -> Window:
+        """Run `step` between two ticks at least `seconds` apart."""
         begun, first = self._tick()
         calls = 0
         while time.monotonic() - begun < seconds:
             calls += step()
+        busy = time.monotonic() - begun
         done, last = self._tick()
-        return last - first, done - begun, calls
+        return Window(last - first, busy, done - begun - busy, calls)
 
     def idle_watts(self, seconds: float = 2.0) -> float:
         """Power with a context alive and nothing running, right after work so that the clock is still at boost."""
@@ -210,8 +229,8 @@ class NvmlMeter:
             time.sleep(0.02)
             return 0
 
-        joules, span, _ = self._between_ticks(wait, seconds)
-        return joules / span
+        window = self._between_ticks(wait, seconds)
+        return window.joules / (window.busy_s + window.idle_s)
 
     def energy(self, run: Callable[[], object], *, batch: int = 20, loop_s: float = LOOP_S) -> Energy:
         """Joules of one call of `run`, idle power not taken off.
@@ -243,11 +262,12 @@ class NvmlMeter:
         while time.monotonic() - begun < WARM_S:
             step()
         seen.clear()
-        joules, span, calls = self._between_ticks(step, loop_s)
+        window = self._between_ticks(step, loop_s)
         reading = self.reading()
         idle = self.idle_watts()
         time.sleep(COOL_S)
-        return Energy(joules / calls, span / calls, idle, _mean_powers(seen), reading)
+        joules = window.joules - idle * window.idle_s
+        return Energy(joules / window.calls, window.busy_s / window.calls, idle, _mean_powers(seen), reading)
 
 
 class ZeusMeter(NvmlMeter):
@@ -269,13 +289,13 @@ class ZeusMeter(NvmlMeter):
 
         self.monitor = ZeusMonitor(gpu_indices=[index])
 
-    def _between_ticks(self, step: Callable[[], int], seconds: float) -> tuple[float, float, int]:
+    def _between_ticks(self, step: Callable[[], int], seconds: float) -> Window:
         self.monitor.begin_window(self.name)
         begun, calls = time.monotonic(), 0
         while time.monotonic() - begun < seconds:
             calls += step()
         found = self.monitor.end_window(self.name)
-        return float(found.total_energy), float(found.time), calls
+        return Window(float(found.total_energy), float(found.time), 0.0, calls)
 
 
 def _mean_powers(seen: Sequence[Powers]) -> Powers:

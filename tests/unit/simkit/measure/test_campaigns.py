@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from simkit.errors import CorruptError, InputError, UnavailableError
-from simkit.measure import bundle, campaigns, pending, read_bundle, run_campaign, write_bundle
+from simkit.measure import bundle, campaigns, gpu_campaigns, pending, read_bundle, run_campaign, write_bundle
 from simkit.measure.campaigns import CAMPAIGNS, Campaign, energy_points, gemm_points, smoke_points, sparse_points
 from simkit.measure.variants import VARIANTS
 
@@ -41,6 +43,57 @@ def test_a_stopped_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
     assert rows is not None
     assert [row["flaw"] for row in rows] == ["", "not here", "", "", ""]
     assert len(journal.rows()) >= 1
+
+
+def test_a_device_that_no_longer_answers_ends_the_campaign(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise UnavailableError("the GPU no longer answers")
+
+    seen: list[int] = []
+    journal = bundle.Journal(tmp_path / "dev" / "calibrate.parquet")
+    with pytest.raises(UnavailableError, match="no longer answers"):
+        campaigns._go(replace(counting(5, seen), alive=lost), journal, 60.0, "calibrate")
+    assert [row["flaw"] for row in journal.rows()] == ["", "not here"]  # the next run leaves this point alone
+    assert campaigns._go(counting(5, seen), journal, 60.0, "calibrate") is not None
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_what_a_compiler_refuses_is_marked_and_a_mistake_of_ours_is_not() -> None:
+    refused = type("OutOfResources", (Exception,), {"__module__": "triton.runtime.errors"})
+
+    def measured(error: Exception) -> dict[str, object]:
+        def fail(point: dict[str, object]) -> dict[str, object]:
+            raise error
+
+        return campaigns._measured(Campaign([], fail, {}), {})
+
+    assert measured(refused("shared memory"))["flaw"] == "OutOfResources: shared memory"
+    assert measured(RuntimeError())["flaw"] == "RuntimeError: "
+    with pytest.raises(KeyError):
+        measured(KeyError("k"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sms", "told"),
+    [
+        ("NVIDIA H100 80GB HBM3", 132, ""),
+        ("NVIDIA H100 PCIe", 114, "has 114 SMs, h100_sxm has 132"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 16, "a slice of one"),
+        ("NVIDIA T4", 40, "has no arch"),
+    ],
+)
+def test_the_gpu_at_hand_is_the_whole_one_of_its_arch(
+    name: str, sms: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = SimpleNamespace(
+        get_device_name=lambda _: name, get_device_properties=lambda _: SimpleNamespace(multi_processor_count=sms)
+    )
+    monkeypatch.setattr(gpu_campaigns, "require_cuda", lambda: SimpleNamespace(cuda=cuda))
+    if not told:
+        assert gpu_campaigns.gpu_here(None) == "h100_sxm"
+        return
+    with pytest.raises(InputError, match=told):
+        gpu_campaigns.gpu_here(None)
 
 
 def test_bundle_round_trip_keeps_rows_and_provenance(tmp_path: Path) -> None:
