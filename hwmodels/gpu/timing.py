@@ -102,6 +102,11 @@ class GemmTiming(NamedTuple):
 
 @jit(inline=True)
 def _raise(value, power):  # type: ignore[no-untyped-def]
+    square = value * value
+    if power == 6:
+        return square * (square * square)
+    if power == 4:
+        return square * square
     out = 1.0
     while power > 0:
         if power & 1:
@@ -122,9 +127,8 @@ class _Rates(NamedTuple):
     flop: float
 
 
-def _rates(timing: GemmTiming, sides: Floats, tiles: Ints) -> _Rates:
+def _rates(timing: GemmTiming, rows: Floats, columns: Floats) -> _Rates:
     p, unit, size = timing.overlap, 1e6, timing.operand_bytes
-    rows, columns = sides[tiles[:, 0]], sides[tiles[:, 1]]
     compute, fill = unit * 2.0 * rows * columns / timing.sm_flops, unit * (rows + columns) * size / timing.sm_fill
     mixed, l2 = (compute**p + fill**p) ** (1.0 / p), unit * (rows + columns) * size / timing.l2
     return _Rates(
@@ -138,51 +142,36 @@ def _rates(timing: GemmTiming, sides: Floats, tiles: Ints) -> _Rates:
 
 
 @jit(unchecked=True)
-def _tile_grid(m, n, sides, per_side, tiles, blocks):  # type: ignore[no-untyped-def]
+def _tile_grid(m, n, rows, columns, per_row, per_column, blocks):  # type: ignore[no-untyped-def]
     for j in range(len(blocks)):
         # a multiplication for a division: half a unit keeps the quotient clear of whole numbers
-        a, b = tiles[j, 0], tiles[j, 1]
-        blocks[j] = np.floor((m + sides[a] - 0.5) * per_side[a]) * np.floor((n + sides[b] - 0.5) * per_side[b])
+        blocks[j] = np.floor((m + rows[j] - 0.5) * per_row[j]) * np.floor((n + columns[j] - 0.5) * per_column[j])
 
 
 @jit(unchecked=True)
-def _unsplit(blocks, k, starved, sms, rates, outside, terms):  # type: ignore[no-untyped-def]
-    """What lies outside the norm, and its terms, of each tile with k whole."""
+def _unsplit(blocks, k, starved, sms, power, rates, outside, shared, totals):  # type: ignore[no-untyped-def]
+    """What lies outside the norm, its L2 term and its sum, of each tile with k whole; the tile of the least sum."""
     launch, prologue = rates.fixed[0], rates.fixed[1]
     per_sm, mixed, l2 = 1.0 / sms, rates.mixed, rates.l2
-    shared, own, dram = terms[0], terms[1], terms[2]
     for j in range(len(blocks)):
         waves = np.floor((blocks[j] + sms - 1 + 1e-6) * per_sm)
         outside[j] = launch + waves * prologue
-        shared[j] = blocks[j] * k * l2[j]
-        own[j] = waves * k * mixed[j]
-        dram[j] = starved / min(blocks[j], sms)
-
-
-@jit
-def _raise_all(values, power, out):  # type: ignore[no-untyped-def]
-    """`_raise` over arrays, digit by digit of the power, so that the loops over elements vectorise."""
-    out[:] = 1.0
-    while power > 0:
-        if power & 1:
-            for j in range(len(out)):
-                out[j] *= values[j]
-        power >>= 1
-        if power > 0:
-            for j in range(len(out)):
-                values[j] *= values[j]
-
-
-@jit
-def _least_sum(terms, totals):  # type: ignore[no-untyped-def]
-    a, b, c = terms[0], terms[1], terms[2]
-    for j in range(len(totals)):
-        totals[j] = a[j] + b[j] + c[j]
+        shared[j] = _raise(blocks[j] * k * l2[j], power)
+        totals[j] = shared[j] + _raise(waves * k * mixed[j], power) + _raise(starved / min(blocks[j], sms), power)
     least = 0
     for j in range(len(totals)):
         if totals[j] < totals[least]:
             least = j
     return least
+
+
+@jit(unchecked=True)
+def _count_better(outside, totals, whole, best, power):  # type: ignore[no-untyped-def]
+    """How many tiles take less than `best`; a loop without a branch, for most shapes have none."""
+    found = 0
+    for j in range(len(totals)):
+        found += whole + totals[j] < _raise(max(best - outside[j], 0.0), power)
+    return found
 
 
 @jit(unchecked=True)
@@ -194,7 +183,7 @@ def _with_split(best, blocks, l2, fixed, starved, outputs, k, splits, sms, power
     cheapest = launch + prologue + split + split_byte * splits[1] * outputs
     if k < splits[1] * MIN_SPLIT_K or cheapest >= best:
         return best, found, found_parts
-    floor, root = fixed + _raise(starved / sms, power), 1.0 / power
+    floor, root, per_sm = fixed + _raise(starved / sms, power), 1.0 / power, 1.0 / sms
     most = max(_raise(best - cheapest, power) - floor, 0.0) ** root / k
     thinnest = max(1.0 / splits[-1], MIN_SPLIT_K / k)
     for j in range(len(blocks)):
@@ -207,14 +196,15 @@ def _with_split(best, blocks, l2, fixed, starved, outputs, k, splits, sms, power
             ctas, length = blocks[j] * parts, k / parts
             if parts * MIN_SPLIT_K > k or ctas > MAX_SPLIT_WAVES * sms:
                 break
-            waves = np.floor((ctas + sms - 1 + 1e-6) / sms)
+            waves = np.floor((ctas + sms - 1 + 1e-6) * per_sm)
             outside = launch + waves * prologue + split + split_byte * parts * outputs
-            inside = _raise(best - outside, power)
-            if outside >= best or least >= inside:
-                break  # what lies outside the norm only grows with the split
-            own, dram = waves * length * mixed[j], starved / min(ctas, sms)
-            if max(own, dram) >= best - outside:
+            own = waves * length * mixed[j]
+            if own >= best - outside:
                 continue
+            inside = _raise(best - outside, power)
+            if least >= inside:
+                break  # what lies outside the norm only grows with the split
+            dram = starved / min(ctas, sms)
             total = fixed + l2[j] + _raise(own, power) + _raise(length * step, power) + _raise(dram, power)
             if total < inside:
                 best, found, found_parts = outside + total**root, j, parts
@@ -224,30 +214,30 @@ def _with_split(best, blocks, l2, fixed, starved, outputs, k, splits, sms, power
 
 
 @jit(unchecked=True)
-def _predict(mnk, tiles, sides, splits, sms, power, rates, out, tile_out, split_out):  # type: ignore[no-untyped-def]
+def _predict(mnk, rows, columns, splits, sms, power, rates, out, tile_out, split_out):  # type: ignore[no-untyped-def]
     # The p-norm's power is whole, so tilings are compared by multiplications alone; a root is taken only of a better
     # one. Tiles with k whole come first: most shapes gain nothing from a split, and need not look at any.
-    root, count, per_side = 1.0 / power, len(tiles), 1.0 / sides
-    blocks, outside, terms = np.empty(count), np.empty(count), np.empty((3, count))
-    raised, totals = np.empty((3, count)), np.empty(count)
+    root, count, per_row, per_column = 1.0 / power, len(rows), 1.0 / rows, 1.0 / columns
+    blocks, outside, shared, totals = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
     for i in range(mnk.shape[0]):
         m, n, k = float(mnk[i, 0]), float(mnk[i, 1]), float(mnk[i, 2])
         outputs = m * n
         elements = (m + n) * k + outputs
         starved = elements * rates.byte[1]
         fixed = _raise(elements * rates.byte[0], power) + _raise(outputs * k * rates.flop, power)
-        _tile_grid(m, n, sides, per_side, tiles, blocks)
-        _unsplit(blocks, k, starved, sms, rates, outside, terms)
-        _raise_all(terms.reshape(3 * count), power, raised.reshape(3 * count))
+        _tile_grid(m, n, rows, columns, per_row, per_column, blocks)
         whole = fixed + _raise(k * rates.fixed[2], power)
-        first = _least_sum(raised, totals)
+        first = _unsplit(blocks, k, starved, sms, power, rates, outside, shared, totals)
         best = outside[first] + (whole + totals[first]) ** root
         tile_out[i] = first
-        for j in range(count):
+        better = _count_better(outside, totals, whole, best, power)
+        # a root raised again may fall on either side of its own sum
+        own = whole + totals[first] < _raise(best - outside[first], power)
+        for j in range(count if better > own else 0):
             if outside[j] < best and whole + totals[j] < _raise(best - outside[j], power):
                 best = outside[j] + (whole + totals[j]) ** root
                 tile_out[i] = j
-        best, j, parts = _with_split(best, blocks, raised[0], fixed, starved, outputs, k, splits, sms, power, rates)
+        best, j, parts = _with_split(best, blocks, shared, fixed, starved, outputs, k, splits, sms, power, rates)
         split_out[i] = parts
         if j >= 0:
             tile_out[i] = j
@@ -297,15 +287,14 @@ def explain(mnk: object, timing: GemmTiming, tiles: Ints) -> Tiling:
         ``seconds[ops]``, ``tile[ops, 2]``, ``split[ops]``.
     """
     shapes = check_shapes(mnk)
-    sides, places = np.unique(tiles, return_inverse=True)
-    where = places.reshape(tiles.shape)
-    rates = _rates(timing, sides.astype(np.float64), where)
+    rows, columns = np.ascontiguousarray(tiles.T, dtype=np.float64)
+    rates = _rates(timing, rows, columns)
     seconds = np.empty(len(shapes))
     chosen, split = np.zeros(len(shapes), dtype=np.int64), np.ones(len(shapes), dtype=np.int64)
 
     def run(part: slice) -> None:
         results = seconds[part], chosen[part], split[part]
-        _predict(shapes[part], where, sides, SPLITS, timing.sms, timing.overlap, rates, *results)
+        _predict(shapes[part], rows, columns, SPLITS, timing.sms, timing.overlap, rates, *results)
 
     in_chunks(run, len(shapes))
     return Tiling(seconds, tiles[chosen], split)
