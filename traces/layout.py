@@ -95,6 +95,13 @@ class SiteMeta:
             found[f"{place}/choice"] = Layout(rows, self.chosen, "int16", ("token", "choice"))
         return found
 
+    def blank(self, rows: int) -> dict[str, NDArray[Any]]:
+        """Return rows of zeros of every array, by key: those of a pass that this site has no part in."""
+        return {
+            array_key(name): np.zeros((rows, layout.width), dtype=layout.dtype)
+            for name, layout in self.rows_arrays(rows).items()
+        }
+
 
 def array_name(key: str) -> str:
     """Return the array that a key of `Writer.append` means."""

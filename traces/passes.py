@@ -1,6 +1,7 @@
 """The forward passes of one planned batch: the prompt, then one pass for each generated token with a KV cache.
 
-An encoder and a decoder run in one pass: the trace then has the encoder's rows of that pass before the decoder's.
+An encoder and a decoder run in one pass: the trace then has the encoder's rows of that pass before the decoder's. While
+tokens are generated the encoder's output is kept, and the decoder runs alone.
 """
 
 from __future__ import annotations
@@ -106,28 +107,62 @@ def run_batch(model: Any, batch: Batch, index: int, new_tokens: int) -> Iterator
     new_tokens : int
         Passes with one token a sequence after the prompt's.
     """
-    import torch
-
     first, front = index * (1 + new_tokens), virtual_tokens(model)
     if not new_tokens:
         model(**batch.inputs)
         yield columns(batch, first, front)
         return
+    steps = _pair_steps(model, batch.inputs) if batch.masks else _decoder_steps(model, batch, front)
+    next(steps)
+    yield columns(batch, first, front)
+    lengths = (batch.masks.get("decoder", batch.mask).sum(dim=1) + front).numpy()
+    for step in range(new_tokens):
+        next(steps)
+        yield _columns(batch.rows, lengths + step, first + 1 + step, np.ones(len(lengths)), DECODE)
+
+
+def _decoder_steps(model: Any, batch: Batch, front: int) -> Iterator[None]:
+    """Run the prompt, then one more token of each sequence whenever asked."""
+    import torch
+
     inner, given = _inside(model, batch.inputs)
     mask = given["attention_mask"]
     tokens = front + batch.mask.shape[1]
     output = inner(**given, **_positions(inner, mask, tokens), use_cache=True)
-    yield columns(batch, first, front)
-    lengths = front + batch.mask.sum(dim=1).numpy()
-    for step in range(new_tokens):
+    while True:
+        yield
         chosen = output.logits[:, -1:].argmax(dim=-1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         cache = output.past_key_values
         output = inner(
             input_ids=chosen, attention_mask=mask, past_key_values=cache, use_cache=True, **_positions(inner, mask, 1)
         )
-        real = np.ones(len(lengths))
-        yield _columns(batch.rows, lengths + step, first + 1 + step, real, DECODE)
+
+
+def _pair_steps(model: Any, given: dict[str, Any]) -> Iterator[None]:
+    """Run an encoder and its decoder's prompt, then the decoder alone whenever asked."""
+    inner = _inside_pair(model)
+    output = inner(**given, use_cache=True)
+    while True:
+        yield
+        output = inner(**_next_token(given, output, output.logits[:, -1:].argmax(dim=-1)))
+
+
+def _next_token(given: dict[str, Any], output: Any, ids: Any) -> dict[str, Any]:
+    """Return a decoder's inputs for one more token: what was heard or read, and the cache, are those of `output`."""
+    kept = {"attention_mask": given["attention_mask"]} if "attention_mask" in given else {}
+    heard = (output.encoder_last_hidden_state,)
+    cache = output.past_key_values
+    return kept | {"encoder_outputs": heard, "decoder_input_ids": ids, "past_key_values": cache, "use_cache": True}
+
+
+def _inside_pair(model: Any) -> Any:
+    """Return the encoder and decoder inside `peft`'s wrapper."""
+    if virtual_tokens(model) or getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise InputError(
+            "an encoder and decoder with a trained prompt decode no tokens here; record without new_tokens"
+        )
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _positions(model: Any, mask: Any, last: int) -> dict[str, Any]:
@@ -198,10 +233,16 @@ def prompt_probe(model: Any, *shape: int) -> Callable[[], object]:
     return lambda: model(**given)
 
 
-def decode_probe(model: Any, batch: int, keys: int) -> Callable[[], object]:
-    """Return a pass over one token a sequence, after ``keys - 1`` rows, virtual tokens included, in the cache."""
+def decode_probe(model: Any, *shape: int) -> Callable[[], object]:
+    """Return a pass over one token a sequence, after ``keys - 1`` rows, virtual tokens included, in the cache.
+
+    `shape` is (sequences, keys), and of an encoder with a decoder (sequences, the encoder's tokens, keys).
+    """
     import torch
 
+    if len(shape) > 2:
+        return _pair_probe(model, *shape)
+    batch, keys = shape
     ids = torch.ones((batch, keys - virtual_tokens(model)), dtype=torch.long)
     inner, given = _inside(model, {"input_ids": ids[:, 1:], "attention_mask": torch.ones_like(ids[:, 1:])})
     with torch.no_grad():
@@ -210,3 +251,13 @@ def decode_probe(model: Any, batch: int, keys: int) -> Callable[[], object]:
         raise InputError(f"a '{model.config.model_type}' model keeps no KV cache; record without new_tokens")
     mask = torch.cat([given["attention_mask"], torch.ones_like(ids[:, :1])], dim=1)
     return lambda: inner(input_ids=ids[:, :1], attention_mask=mask, past_key_values=cache, use_cache=True)
+
+
+def _pair_probe(model: Any, batch: int, length: int, keys: int) -> Callable[[], object]:
+    import torch
+
+    inner, given = _inside_pair(model), example(model, batch, length, keys - 1)
+    with torch.no_grad():
+        output = inner(**given, use_cache=True)
+    token = _next_token(given, output, given["decoder_input_ids"][:, :1])
+    return lambda: inner(**token)

@@ -142,8 +142,10 @@ def choose_task(model: str, tuned: dict[str, Any] | None, task: str | None, new_
         raise InputError(f"task '{found}': a model with an encoder and a decoder is recorded at seq2seq or features")
     if new_tokens < 0:
         raise InputError(f"new_tokens {new_tokens}: must not be negative")
-    if new_tokens and found != "causal-lm":
-        raise InputError(f"new_tokens {new_tokens}: decoding needs a causal language model, '{model}' is for {found}")
+    if new_tokens and found not in ("causal-lm", "seq2seq"):
+        raise InputError(
+            f"new_tokens {new_tokens}: decoding needs a causal language model or task seq2seq, '{model}' is for {found}"
+        )
     return found
 
 

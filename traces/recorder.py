@@ -97,7 +97,8 @@ def record(
     task : str, optional
         Which head to load (`traces.models.TASKS`); the tuning's or the model's own by default.
     new_tokens : int
-        Passes that decode one token a sequence with a KV cache, after the prompt's; for causal language models.
+        Passes that decode one token a sequence with a KV cache, after the prompt's; for causal language models, and
+        for encoders with a decoder, whose prompt is then its start token alone.
     thresholds : sequence of float
         Also record where ``|a|`` exceeds each.
     int8 : bool
@@ -154,8 +155,8 @@ def record(
     place = resolve_device(device)
     tuned = tuning_of(model, adapter)
     chosen = choose_task(model, tuned, task, new_tokens)
-    # a decoder beside an encoder reads the labels; elsewhere they change no activation
-    read = chosen if chosen == "seq2seq" else "features"
+    # a decoder beside an encoder reads the labels, unless it says its own tokens; elsewhere they change no activation
+    read = chosen if chosen == "seq2seq" and not new_tokens else "features"
     content = load_data(data, text=text or "text", label=label or "label", task=read)
     split = content.test.head(budget.sequences(data, len(content.test)))
     split = split if read == "seq2seq" else replace(split, labels=None)
@@ -369,7 +370,11 @@ class _Session:
                 "check the model's weights and dtype, or allow them (allow_non_finite, --allow-non-finite)"
             )
         stacks = {meta.name: meta.stack for meta in writer.root.sites}
-        writer.append(columns, spread(arrays, columns, stacks) if any(stacks.values()) else arrays)
+        made = spread(arrays, columns, stacks) if any(stacks.values()) else arrays
+        for meta in writer.root.sites:
+            if meta.stack and meta.name not in arrays:  # an encoder rests while tokens are generated
+                made |= meta.blank(len(columns["phase"]))
+        writer.append(columns, made)
 
     def _commit(self, writer: Writer, worker: Worker, next_batch: int, clock: Clock, tap: SiteTap) -> None:
         state = {"next_batch": next_batch, "recorder": clock.facts(), "histograms": tap.histograms()}

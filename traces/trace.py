@@ -274,16 +274,22 @@ class Trace:
         return [(int(many[i]), *(int(part.get(i, 0)) // int(many[i]) for part in rows)) for i in many.index]
 
     def _steps(self, real_only: bool) -> list[Shape]:
-        """(sequences, keys) of each decoding pass; the keys are those in the cache and the token's own."""
+        """(sequences, keys) of each decoding pass; the keys are those in the cache and the token's own.
+
+        With an encoder beside the decoder (sequences, the encoder's tokens, keys).
+        """
         frame = self.tokens[self.tokens["phase"] == "decode"]
         if real_only:
-            return [(1, int(position) + 1) for position in frame["position"]]
+            heard = self.tokens[(self.tokens["phase"] == "encode") & self.real].groupby("sequence").size()
+            rows = zip(frame["sequence"], frame["position"], strict=True)
+            return [(1, *heard.loc[[one]].tolist(), int(p) + 1) if len(heard) else (1, int(p) + 1) for one, p in rows]
         passes = 1 + int(self.root.attrs["new_tokens"])
         lengths = dict(zip(self._prompt_passes(), self._prompts(False), strict=True))
-        return [
-            (len(g), lengths[int(index) // passes * passes][1] + int(index) % passes)
+        prompts = [
+            (g, lengths[int(index) // passes * passes], int(index) % passes)
             for index, g in frame.groupby("batch", sort=True)
         ]
+        return [(len(g), *prompt[1:-1], prompt[-1] + step) for g, prompt, step in prompts]
 
     def _prompt_passes(self) -> list[int]:
         frame = self.tokens[self.tokens["phase"] == "prefill"]

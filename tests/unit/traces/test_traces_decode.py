@@ -102,7 +102,7 @@ def test_cached_decoding_sees_what_a_whole_pass_sees(recorded: traces.Trace, dec
 
 
 def test_encoders_do_not_decode(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs a causal language model"):
+    with pytest.raises(InputError, match="needs a causal language model or task seq2seq"):
         traces.record(tiny_model, data=tiny_data, limit=2, new_tokens=2, out=tmp_path / "t.zarr")
     with pytest.raises(InputError, match="must not be negative"):
         traces.record(tiny_model, data=tiny_data, limit=2, new_tokens=-1, out=tmp_path / "t.zarr")
