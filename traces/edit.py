@@ -107,9 +107,9 @@ def _write(
     writer = Writer(out, capacity, metas, attrs, options=options)
     try:
         for meta in metas:
-            weight = source.sites[meta.name].weight_mask() if meta.weight else None
-            if weight is not None:
-                writer.write_weight(meta.name, weight.words())
+            if meta.weight:
+                rows, k = meta.weight_shape
+                writer.write_weight(meta.name, StoredMask(source, f"sites/{meta.name}/weight", rows, k).words())
         for part in parts:
             for columns, arrays in _rows(part, metas):
                 writer.append(columns, arrays)

@@ -77,8 +77,11 @@ class SiteMeta:
 
     @property
     def weight_shape(self) -> tuple[int, int]:
-        """Shape (N, K) of the weight: a gate says which outputs of ``up`` are needed, so its K are those outputs."""
-        return (self.k, self.n) if self.op == "gate" else (self.n, self.k)
+        """Shape (N, K) of the weight: a gate says which outputs of ``up`` are needed, so its K are those outputs.
+
+        Of a mixture of experts (experts N, K): one below the other.
+        """
+        return (self.k, self.n) if self.op == "gate" else (max(1, self.experts) * self.n, self.k)
 
     def rows_arrays(self, rows: int) -> dict[str, Layout]:
         """Return every array that has a row for each token, masks first."""

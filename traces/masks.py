@@ -54,7 +54,7 @@ class StoredRows:
             yield _joined(rest)
 
     def _chunks(self) -> Iterator[NDArray[Any]]:
-        for first, rows in self._trace.read_chunks(self._name, self._rows):
+        for first, rows in self._trace.read_chunks(self._name, self._rows, self._keep):
             yield rows if self._keep is None else rows[self._keep[first : first + len(rows)]]
 
 
@@ -303,8 +303,12 @@ class Site:
         """
         if not self.meta.weight:
             return None
-        rows, k = self.meta.weight_shape
-        return StoredMask(self.trace, f"sites/{self.name}/weight", rows, k)
+        rows, k = (self.source or self.meta).weight_shape
+        name = f"sites/{(self.source or self.meta).name}/weight"
+        if self.source is None:
+            return StoredMask(self.trace, name, rows, k)
+        mine = np.arange(rows) // self.n == self.expert
+        return StoredMask(self.trace, name, rows, k, mine)
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

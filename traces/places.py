@@ -80,7 +80,10 @@ def _block_inputs(model: Any, every: Sequence[MLPSite], linked: Linked) -> list[
     """The projections that read each MLP block's input: one is hooked, for all see the same."""
     shapes = [(name, weight_shape(module)) for name, module in model.named_modules()]
     found = []
-    for site in (site for site in every if not site.experts and not site.routed):
+    for site in (site for site in every if not site.routed):
+        if site.experts:
+            found.append(MLPSite(f"{site.name}.up", site.layer, site.module, site.n, site.k, None, False, op="up"))
+            continue
         name = f"{site.name.removesuffix('down')}up"
         first: MLPSite | None = None
         block = site.module.rpartition(".")[0] if site.gate else ""
@@ -186,13 +189,17 @@ def site_metas(
 def weight_mask(model: Any, site: MLPSite) -> Words | None:
     """Return where the weight of a site's operation is not zero, packed; None where it has none of its own.
 
-    It is (N, K). A gate tells which outputs of ``up`` are needed, so its mask is that of ``up``, (K, N) in the gate's
-    own letters; none where ``up`` and ``gate`` are one matrix.
+    It is (N, K), of a layer's experts (experts N, K). A gate tells which outputs of ``up`` are needed, so its mask is
+    that of ``up``, (K, N) in the gate's own letters; none where ``up`` and ``gate`` are one matrix.
     """
+    if site.experts:
+        experts = model.get_submodule(site.module)
+        every = experts.down_proj.transpose(1, 2) if experts.is_transposed else experts.down_proj
+        return pack((every != 0).flatten(0, 1).cpu().numpy()) if every.is_floating_point() else None
     owner = _up_beside(model, site) if site.output else model.get_submodule(site.module)
     base = getattr(owner, "base_layer", owner)
     weight = getattr(base, "weight", None)
-    if site.experts or weight is None or weight_shape(base) is None or not weight.is_floating_point():
+    if weight is None or weight_shape(base) is None or not weight.is_floating_point():
         return None
     rows = weight.T if type(base).__name__ == "Conv1D" else weight
     wanted = (site.k, site.n) if site.output else (site.n, site.k)

@@ -148,7 +148,9 @@ class Writer:
             self._commit()
         except OSError as error:
             self.close()
-            raise StorageError(f"cannot write trace {path}: {error}; free space or choose another place") from error
+            raise StorageError(
+                f"cannot write trace {path}: {error}; {_remedy(error)} or choose another place"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -282,8 +284,8 @@ class Writer:
             self._commit()
         except OSError as error:
             raise StorageError(
-                f"cannot write trace {self.folder.path} ({error}); {first} rows are kept: free space and run the same "
-                "command again to go on"
+                f"cannot write trace {self.folder.path} ({error}); {first} rows are kept: {_remedy(error)} and run the "
+                "same command again to go on"
             ) from error
         self._pending = {}
 
@@ -294,6 +296,10 @@ class Writer:
                 raise StorageError(f"another process took over {self.folder.path}; wait for it or choose another place")
         self.folder.write("zarr.json", self.root.seal())
         self._claimed = True
+
+
+def _remedy(error: OSError) -> str:
+    return "get the rights to write there" if isinstance(error, PermissionError) else "free space"
 
 
 def _ones(values: NDArray[Any], first: int, rows: int, counts: list[int]) -> list[int]:

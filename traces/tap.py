@@ -88,7 +88,7 @@ class SiteTap:
         self._places = {site.name: place for place, site in enumerate(sites)}
         self._clear()
         self._calls: Counter[str] = Counter()
-        self._names = {(site.module, site.call): site.name for site in sites}
+        self._names = {(site.module, site.call): site.name for site in sites if not site.experts}
         self._handles = []
         self._model = model
         for kind in {p.dtype for p in model.parameters()} if device is None else ():  # compile before clocks run

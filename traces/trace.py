@@ -123,7 +123,7 @@ class Trace:
                 found[meta.name] = Site(self, meta)
             for expert in range(meta.experts):
                 name = f"{meta.name}.{expert}.{meta.op}"
-                alone = replace(meta, name=name, weight=False, values="", experts=0, chosen=0)
+                alone = replace(meta, name=name, values="", experts=0, chosen=0)
                 found[name] = Site(self, alone, meta, expert)
         return found
 
@@ -308,8 +308,10 @@ class Trace:
         """Return the ones that each chunk of a mask must have."""
         return [int(v) for v in self.root.attrs["ones"][name]]
 
-    def read_chunks(self, name: str, rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield (first row, rows) of a site's array chunk by chunk, each verified.
+    def read_chunks(
+        self, name: str, rows: int, keep: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first row, rows) of a site's array by chunks, each verified; those without a row to keep are left out.
 
         Raises
         ------
@@ -319,6 +321,8 @@ class Trace:
         size = self._array(name).chunks[0]
         for index, ones in enumerate(self.chunk_ones(name)):
             first = index * size
+            if keep is not None and not keep[first : first + size].any():
+                continue
             part = self._read(name, first, min(first + size, rows))
             found = int(count_ones(part).sum())
             if found != ones:

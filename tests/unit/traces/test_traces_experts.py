@@ -176,3 +176,59 @@ def test_replay_slice_and_verify(recorded: traces.Trace, tmp_path: Path) -> None
     rows = recorded.sites[name].rows(real_only=False)
     whole = recorded.sites[name].mask(False).to_bool()[kept[rows]]
     assert np.array_equal(part.sites[name].mask(False).to_bool(), whole)
+
+
+@pytest.fixture(scope="module")
+def pruned(mixed: str, tiny_data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[traces.Trace, Any]:
+    """A recording with weights, block inputs and histograms of a model some of whose weights are zero."""
+    folder = tmp_path_factory.mktemp("pruned")
+    model = load_model(mixed, "causal-lm")
+    for site in expert_sites(model):
+        if site.experts:
+            down = model.get_submodule(site.module).down_proj
+            down.data[:, :, ::3] = 0
+            down.data[1] = 0
+    model.save_pretrained(folder / "m")
+    write_tokenizer(folder / "m")
+    given = {"data": tiny_data, "limit": 9, "batch_size": 4, "progress": False}
+    return traces.record(
+        str(folder / "m"), out=folder / "t.zarr", weights=True, mlp_inputs=True, histogram=True, **given
+    ), model
+
+
+def test_experts_keep_the_masks_of_their_own_weights(pruned: tuple[traces.Trace, Any], tmp_path: Path) -> None:
+    trace, model = pruned
+    part = slice_trace(trace, tmp_path / "p.zarr", sequences=4)
+    for site in (site for site in expert_sites(model) if site.experts):
+        down = model.get_submodule(site.module).down_proj.detach().numpy()
+        for expert in range(site.experts):
+            for held in (trace, part):
+                mask = held.sites[f"{site.name}.{expert}.down"].weight_mask()
+                assert mask is not None
+                assert mask.shape == (site.n, site.k)
+                assert np.array_equal(mask.to_bool(), down[expert] != 0)
+    trace.verify()
+    kept = sk.replay(trace, "sparten", ops=["down"]).ops
+    dense = sk.replay(trace, "sparten", ops=["down"], weights="dense").ops
+    macs = [ops.loc[ops["layer"] == 0, "effectual_macs"].sum() for ops in (kept, dense)]
+    assert macs[0] < 0.7 * macs[1]
+
+
+def test_what_enters_a_mixture_is_recorded_once_for_each_token(
+    pruned: tuple[traces.Trace, Any], tiny_data: str
+) -> None:
+    trace, model = pruned
+    sites = [site for site in expert_sites(model) if site.experts]
+    seen: dict[str, list[torch.Tensor]] = {site.name: [] for site in sites}
+    for site in sites:
+        model.get_submodule(site.module).register_forward_pre_hook(
+            lambda _m, given, name=site.name: seen[name].append(given[0].reshape(-1, given[0].shape[-1]) != 0)
+        )
+    with torch.inference_mode():
+        for batch in batches(model.name_or_path, tiny_data):
+            model(**batch.inputs)
+    for site in sites:
+        held = trace.sites[f"{site.name}.up"]
+        assert np.array_equal(held.mask(False).to_bool(), torch.cat(seen[site.name]).numpy())
+        counted = sum(trace.attrs["histograms"][site.name])  # of the down-projections' inputs alone
+        assert counted == sum(trace.sites[f"{site.name}.{e}.down"].mask(False).popcount() for e in range(site.experts))
