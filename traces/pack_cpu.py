@@ -21,23 +21,32 @@ FORMATS = {
 
 
 @jit
-def _pack_bits(bits: Any, magnitude: Any, low: Any, high: Any, words: Any) -> None:
-    """Bit of each element: whether ``low < bits & magnitude <= high``; floats of one sign are ordered as integers."""
+def _pack_bits(bits: Any, magnitude: Any, low: Any, high: Any, words: Any) -> Any:
+    """Bit of each element: whether ``low < bits & magnitude <= high``; floats of one sign are ordered as integers.
+
+    Returns the largest magnitude: one more operation on values that are in registers, where another pass would read
+    them all from memory.
+    """
     rows, columns = bits.shape
+    kind = bits.dtype.type  # numba would compute in 64 bits otherwise
+    largest = kind(0)
     for r in range(rows):
         for w in range(columns // 64):
             word = np.uint64(0)
             for i in range(64):
-                size = bits[r, w * 64 + i] & magnitude
+                size = kind(bits[r, w * 64 + i] & magnitude)
                 word |= np.uint64((size > low) & (size <= high)) << np.uint64(i)
+                largest = max(largest, size)
             words[r, w] = word
         if columns % 64:
             first = columns // 64 * 64
             word = np.uint64(0)
             for i in range(columns - first):
-                size = bits[r, first + i] & magnitude
+                size = kind(bits[r, first + i] & magnitude)
                 word |= np.uint64((size > low) & (size <= high)) << np.uint64(i)
+                largest = max(largest, size)
             words[r, first // 64] = word
+    return largest
 
 
 @jit
@@ -74,7 +83,7 @@ def _bits_of(threshold: float, dtype: Any, kind: Any) -> int:
     return int(torch.tensor(threshold, dtype=dtype).view(kind).item())
 
 
-def pack_cpu(values: Any, threshold: float = 0.0) -> Words:
+def pack_cpu(values: Any, threshold: float = 0.0) -> tuple[Words, int]:
     """Pack where a 2-D tensor on the CPU is not zero, or its magnitude above a threshold.
 
     Parameters
@@ -86,22 +95,15 @@ def pack_cpu(values: Any, threshold: float = 0.0) -> Words:
 
     Returns
     -------
-    uint64[M, ceil(K / 64)]
+    words : uint64[M, ceil(K / 64)]
+    non_finite : int
+        How many elements are NaN or infinite.
     """
     bits, magnitude, low, high = limits(values.detach().contiguous(), threshold)
     words = np.zeros((bits.shape[0], words_per_row(bits.shape[1])), dtype=np.uint64)
     array = bits.numpy()
     array = array.view(f"u{array.itemsize}")
     kind = array.dtype.type
-    _pack_bits(array, kind(magnitude), kind(low), kind(high), words)
-    return words
-
-
-def count_non_finite(values: Any) -> int:
-    """Count NaN and infinity in a 2-D float tensor on the CPU."""
-    bits, magnitude, _, _ = limits(values.detach().contiguous(), 0.0)
-    infinity = FORMATS[str(values.dtype).removeprefix("torch.")][2]
-    array = bits.numpy()
-    array = array.view(f"u{array.itemsize}")
-    kind = array.dtype.type
-    return int(_count_from(array, kind(magnitude), kind(infinity)))
+    infinity = kind(FORMATS[str(values.dtype).removeprefix("torch.")][2])
+    largest = _pack_bits(array, kind(magnitude), kind(low), kind(high), words)
+    return words, int(_count_from(array, kind(magnitude), infinity)) if largest >= infinity else 0

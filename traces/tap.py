@@ -165,10 +165,10 @@ class SiteTap:
             place = self._places.get(site, len(self._places))
             return pack_device(values, threshold, self._counters[place : place + 1])
         plain = str(values.dtype).removeprefix("torch.") in FORMATS
-        # a sum can overflow though every term is finite, but never hides one that is not
-        if site and not bool(torch.isfinite(values.sum())):
-            self._bad[site] = int((~torch.isfinite(values)).sum())
-        return pack_cpu(values if plain else values != 0, threshold)
+        words, bad = pack_cpu(values if plain else values != 0, threshold)
+        if site:
+            self._bad[site] = bad if plain else int((~torch.isfinite(values)).sum())
+        return words
 
     def _host(self, rows: Any) -> Any:
         return rows if self._ring is not None or isinstance(rows, np.ndarray) else rows.cpu().numpy()
