@@ -72,8 +72,8 @@ def _encode(words, pes, longest, entries, following):  # type: ignore[no-untyped
 
 
 @jit
-def _tokens(words, k, entries, history, drain, finish, cycles):  # type: ignore[no-untyped-def]
-    """Cycles of every token; the last line of `entries` is the bias."""
+def _tokens(words, k, takes, history, drain, finish, cycles):  # type: ignore[no-untyped-def]
+    """Cycles of every token; `takes` is max(1, entries), its last line the bias."""
     pes = finish.shape[0]
     for row in range(words.shape[0]):
         finish[:] = 0
@@ -99,7 +99,7 @@ def _tokens(words, k, entries, history, drain, finish, cycles):  # type: ignore[
                 soonest = np.int32(broadcast + 1)
                 latest = np.int32(0)
                 for pe in range(pes):
-                    ready = np.int32(max(finish[pe], soonest) + max(np.int32(entries[column, pe]), np.int32(1)))
+                    ready = np.int32(max(finish[pe], soonest) + np.int32(takes[column, pe]))
                     finish[pe] = ready
                     latest = max(latest, ready)
         cycles[row] = latest + drain
@@ -165,8 +165,9 @@ def token_cycles(words: Words, k: int, entries: Entries, fifo_depth: int, drain:
     cycles = np.empty(len(words), dtype=np.int64)
     history = np.empty(fifo_depth - 1, dtype=np.int64)
     finish = aligned(entries.shape[1], np.int32)
-    # the loop over PEs is only fast along contiguous memory
-    _tokens(np.ascontiguousarray(words), k, np.ascontiguousarray(entries), history, drain, finish, cycles)
+    # the loop over PEs is only fast along contiguous memory, and an empty column takes a cycle like one with one entry
+    takes = np.maximum(entries, 1, out=aligned(entries.shape, np.uint16))
+    _tokens(np.ascontiguousarray(words), k, takes, history, drain, finish, cycles)
     return cycles
 
 

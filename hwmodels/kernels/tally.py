@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -182,8 +184,21 @@ def row_counts(mask: Mask) -> NDArray[np.int64]:
     return out
 
 
+# a layer's weights meet many batches and designs
+_COLUMNS: WeakKeyDictionary[PackedMask, NDArray[np.int64]] = WeakKeyDictionary()
+
+
 def column_counts(mask: Mask) -> NDArray[np.int64]:
-    """Non-zeros of each column, ``int64[K]``."""
+    """Non-zeros of each column, ``int64[K]``, not to be written to; kept while a mask in memory lives."""
+    if not isinstance(mask, PackedMask):
+        return _column_counts(mask)
+    if mask not in _COLUMNS:
+        _COLUMNS[mask] = _column_counts(mask)
+        _COLUMNS[mask].flags.writeable = False
+    return _COLUMNS[mask]
+
+
+def _column_counts(mask: Mask) -> NDArray[np.int64]:
     k = mask.shape[1]
     width = words_per_row(k)
     out = np.zeros(width * 64, dtype=np.int64)
