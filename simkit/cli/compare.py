@@ -89,15 +89,14 @@ def _files(rows: pd.DataFrame, objects: list[dict[str, Any]], out: Path | None) 
 
 def _title(objects: list[dict[str, Any]]) -> str:
     first = objects[0]
-    many = f"mean of {first['seeds']} seeds" if first["seeds"] > 1 else "one seed"
     return (
-        f"{first['model']} on {first['data']}: {many} ± standard error; x and pJ ratio are of the whole model, against "
-        "the untuned one run dense on the same design"
+        f"{first['model']} on {first['data']}: mean over seeds ± standard error (binomial with one seed); x and pJ "
+        "ratio are of the whole model, against the untuned one run dense on the same design"
     )
 
 
 def _columns(objects: list[dict[str, Any]]) -> dict[str, str]:
-    columns = {"tuning": "tuning", "accuracy": "accuracy", "density": "density", "trainable": "trainable", "train": "s"}
+    columns = {name: name for name in ("tuning", "seeds", "accuracy", "density", "trainable")} | {"train": "s"}
     for arch in objects[0]["archs"]:
         columns |= {f"{arch}.speedup": f"{arch} x", f"{arch}.energy": "pJ ratio"}
     return columns
@@ -108,6 +107,7 @@ def _lines(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for item in objects:
         line = {
             "tuning": item["tuning"],
+            "seeds": item["seeds"],
             "accuracy": f"{item['accuracy']:.3f} ± {item['accuracy_se']:.3f}",
             "density": f"{item['density']:.3f}",
             "trainable": item["trainable_parameters"],
