@@ -28,7 +28,7 @@ def whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         If it cannot be written.
     """
     target = Path(target)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    partial = target.with_name(f".{target.name}.{_ending(os.getpid())}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -40,3 +40,14 @@ def whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def clear_after(pid: int, folder: str | os.PathLike[str]) -> None:
+    """Remove what a killed process of this machine had begun to write into a folder."""
+    for partial in Path(folder).glob(f".*.{_ending(pid)}"):
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _ending(pid: int) -> str:
+    return f"{pid}.part"

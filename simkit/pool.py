@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CorruptError, InputError, StorageError, UnavailableError
+from .files import clear_after
 from .plan import Point
 from .worker import to_json
 
@@ -200,6 +201,7 @@ class LocalPool:
     def _end(self, process: Process) -> None:
         process.kill()
         process.wait()
+        clear_after(process.pid, self._job["folder"])
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ from simkit.cluster import Cluster
 from simkit.errors import StorageError, VersionError
 from simkit.parts import Parts
 from simkit.plan import make_plan
-from simkit.pool import DEATHS, Feed
+from simkit.pool import DEATHS, Feed, LocalPool
 from simkit.result import load_meta, load_result
 from simkit.sweep import points, run_plan
 
@@ -210,6 +210,19 @@ def test_a_point_that_kills_its_worker_is_given_up(plain_trace_path: Path, tmp_p
     assert [one["fields"]["lanes"] for one in done.failed] == [10**12]
     assert set(done.table()["status"]) == {"ok", "failed"}
     assert len(done.parts.runs) == 2
+
+
+def test_what_a_killed_worker_had_begun_to_write_goes_with_it(tmp_path: Path) -> None:
+    pool = LocalPool({"folder": str(tmp_path)}, 1)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    own, other = tmp_path / f".a.parquet.{process.pid}.part", tmp_path / f".a.parquet.1{process.pid}.part"
+    for path in (own, other):
+        path.write_bytes(b"half")
+    pool._end(process)
+    assert not own.exists()
+    assert other.exists()  # another machine's, or one still at work
 
 
 def test_killed_local_worker_loses_nothing(plain_trace_path: Path, tmp_path: Path) -> None:
