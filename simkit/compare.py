@@ -18,7 +18,7 @@ from .errors import InputError, VersionError
 from .files import whole
 
 if TYPE_CHECKING:
-    from traces import Trace, Tuning
+    from traces import Trace, TuneResult, Tuning
 
 Json = dict[str, Any]
 SCHEMA = "zeroskip.methods/1"
@@ -183,18 +183,8 @@ class _Bench:
 
     def run(self, plan: Tuning, seed: int, base: dict[str, Json]) -> list[Json]:
         """Return one row for each arch of one tuning with one seed."""
-        import traces
-
-        changes: Json = {} if self.samples is None else {"epochs": 1.0, "max_samples": self.samples}
-        changes |= {} if self.precision is None else {"precision": self.precision}
-        if changes:
-            plan = plan.model_copy(update={"train": plan.train.model_copy(update=changes)})
-        label = f"{plan.name}-{self.samples or 'own'}-s{seed}"
-        folder = self.out / "tunings" / label
-        done = traces.tune(
-            self.model, self.data, plan, folder, seed=seed, test_limit=self.test_samples, progress=self.progress
-        )
-        trace = self._record(self.out / "traces" / f"{label}-{self.sequences}.zarr", folder)
+        done = self._tune(plan, seed)
+        trace = self._record(self.out / "traces" / f"{done.path.name}-{self.sequences}.zarr", done.path)
         measured = done.measurements
         shared: Json = {
             "tuning": plan.name,
@@ -205,7 +195,7 @@ class _Bench:
         }
         shared |= {name: measured.get(name, math.nan) for name in (*PER_SEED, "accuracy_se")}
         shared |= {"train_samples": measured["train_samples"], "test_samples": measured["test_samples"]}
-        shared |= {"tuning_hash": plan.hash, "trace_hash": trace.hash}
+        shared |= {"tuning_hash": done.tuning.model_copy(update={"seed": plan.seed}).hash, "trace_hash": trace.hash}
         rows = []
         for arch, found in self._replay(trace).items():
             origin = base[arch]
@@ -225,6 +215,26 @@ class _Bench:
                 }
             )
         return rows
+
+    def _tune(self, plan: Tuning, seed: int) -> TuneResult:
+        """Tune as all others are tuned, and so too what a tuning starts from."""
+        import traces
+
+        changes: Json = {} if self.samples is None else {"epochs": 1.0, "max_samples": self.samples}
+        changes |= {} if self.precision is None else {"precision": self.precision}
+        if changes:
+            plan = plan.model_copy(update={"train": plan.train.model_copy(update=changes)})
+        start = None if plan.init_from is None else self._tune(traces.load_tuning(plan.init_from), seed).path
+        return traces.tune(
+            self.model,
+            self.data,
+            plan,
+            self.out / "tunings" / f"{plan.name}-{self.samples or 'own'}-s{seed}",
+            seed=seed,
+            test_limit=self.test_samples,
+            init=start,
+            progress=self.progress,
+        )
 
     def _record(self, path: Path, adapter: Path | None) -> Trace:
         import traces

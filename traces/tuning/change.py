@@ -44,7 +44,12 @@ class Change:
 
     The order is: `decide` once, on the model as the earlier changes left it; `apply` whenever the model is built, also
     to load a finished tuning; then, for each step, `penalty`, `after_backward` and `after_step`; `merge` for inference.
+
+    Where a tuning starts from another one, `decide` sees what that one deploys if `on_start` is set, and else the
+    untuned model.
     """
+
+    on_start = False
 
     def decide(self, net: Any, sample: Sample) -> dict[str, torch.Tensor]:
         """Return what has to be chosen from weights or data before the change: it is kept with the result."""

@@ -108,7 +108,13 @@ class Built:
 
 
 def build_model(
-    model: str, task: str, labels: int, tuning: Tuning, decided: Decided | None = None, sample: Sample | None = None
+    model: str,
+    task: str,
+    labels: int,
+    tuning: Tuning,
+    decided: Decided | None = None,
+    sample: Sample | None = None,
+    start: Path | None = None,
 ) -> Built:
     """Load a model and change it as the tuning says; all but heads and what the changes thaw is frozen.
 
@@ -122,7 +128,16 @@ def build_model(
         What the changes chose when this tuning was begun.
     sample : Sample, optional
         Training data to choose on, where nothing has been decided yet.
+    start : Path, optional
+        Folder of the finished tuning that this one begins with.
+
+    Raises
+    ------
+    InputError
+        If that one's down-projections were fitted to another activation function.
     """
+    if start is not None:
+        _same_fit(open_result(start).tuning, tuning)
     net = load_model(model, task, labels, tuning.seed, **dropout_fields(model, tuning.train.dropout))
     net.requires_grad_(False)
     for name in heads(net):
@@ -131,12 +146,36 @@ def build_model(
     choices: dict[str, Any] = {}
     for index, change in enumerate(changes):
         if sample is not None and decided is None:
-            own = change.decide(net, sample)
+            own = change.decide(net, sample) if start is None else _decide(change, index, net, sample, tuning, start)
         else:
-            own = {n.removeprefix(f"{index}."): t for n, t in (decided or {}).items() if n.startswith(f"{index}.")}
+            own = _own(decided, index)
         choices |= {f"{index}.{name}": tensor for name, tensor in own.items()}
         net = change.apply(net, task, own)
     return Built(net, changes, choices)
+
+
+def _same_fit(before: Tuning, tuning: Tuning) -> None:
+    fitted = before.activation is not None and before.activation.refit is not None
+    again = before.activation is not None and tuning.activation is not None and tuning.activation.refit is not None
+    if before.activation != tuning.activation and (fitted or again):
+        raise InputError(
+            f"tuning '{tuning.name}' starts from '{before.name}', whose activation it does not share, and a refit of "
+            "the down-projections belongs to one activation; give both the same, or start from one without"
+        )
+
+
+def _decide(change: Change, index: int, net: Any, sample: Sample, tuning: Tuning, start: Path) -> Decided:
+    """Let a change of a tuning that starts from another one decide: with the same activation, as that one did."""
+    if not change.on_start:
+        return change.decide(net, sample)
+    before = open_result(start).tuning
+    if before.activation == tuning.activation:
+        return _own(read_tensors(start / DECIDED) if (start / DECIDED).is_file() else None, index)
+    return change.decide(load_tuned(start)[0], sample)
+
+
+def _own(decided: Decided | None, index: int) -> Decided:
+    return {n.removeprefix(f"{index}."): t for n, t in (decided or {}).items() if n.startswith(f"{index}.")}
 
 
 def dropout_fields(model: str, rate: float) -> dict[str, float]:

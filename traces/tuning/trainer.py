@@ -133,7 +133,7 @@ class Trainer:
         run, kept = self.run, self.folder / DECIDED
         decided = read_tensors(kept, run.key) if kept.is_file() else None
         sample = Sample(self._sample, self._sample_loss, run.task, run.tuning.seed)
-        built = build_model(run.model, run.task, run.labels, run.tuning, decided, sample)
+        built = build_model(run.model, run.task, run.labels, run.tuning, decided, sample, self.start)
         if built.decided and decided is None:
             tensors = {name: t.contiguous() for name, t in built.decided.items()}
             write_atomic(kept, lambda p: save_file(tensors, p, metadata={"key": run.key}))
