@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ class Comparison:
         Training rows for every tuning alike, in one epoch, and rows of the held-out split; all by default.
     precision : str, optional
         Of the training, see `traces.Training`.
+    rates : mapping of str to float
+        Learning rates that this model needs where a tuning's own is not for it.
     """
 
     model: str
@@ -52,6 +54,7 @@ class Comparison:
     samples: int | None = None
     test_samples: int | None = None
     precision: str | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 def comparisons() -> dict[str, Comparison]:
@@ -141,17 +144,8 @@ def compare_methods(
             f"seeds {seeds}, sequences {sequences}, samples {samples}, test_samples {test_samples}: must be positive"
         )
     recipes = {name: traces.load_tuning(name) for name in chosen}
-    bench = _Bench(
-        model,
-        data,
-        tuple(archs),
-        samples,
-        test_samples,
-        plan.precision,
-        sequences,
-        methods_folder(model, out),
-        progress,
-    )
+    plan = replace(plan, data=data, samples=samples, test_samples=test_samples)
+    bench = _Bench(plan, tuple(archs), sequences, methods_folder(model, out), progress)
     base = bench.base()
     rows: list[Json] = []
     for seed in range(seeds):
@@ -166,12 +160,8 @@ def compare_methods(
 class _Bench:
     """What all runs of a comparison share."""
 
-    model: str
-    data: str
+    plan: Comparison
     archs: tuple[str, ...]
-    samples: int | None
-    test_samples: int | None
-    precision: str | None
     sequences: int
     out: Path
     progress: bool
@@ -181,21 +171,21 @@ class _Bench:
         path = self.out / "traces" / f"base-{self.sequences}.zarr"
         return self._replay(self._record(path, None))
 
-    def run(self, plan: Tuning, seed: int, base: dict[str, Json]) -> list[Json]:
+    def run(self, tuning: Tuning, seed: int, base: dict[str, Json]) -> list[Json]:
         """Return one row for each arch of one tuning with one seed."""
-        done = self._tune(plan, seed)
+        done = self._tune(tuning, seed)
         trace = self._record(self.out / "traces" / f"{done.path.name}-{self.sequences}.zarr", done.path)
         measured = done.measurements
         shared: Json = {
-            "tuning": plan.name,
-            "method": plan.method,
+            "tuning": tuning.name,
+            "method": tuning.method,
             "seed": seed,
-            "model": self.model,
-            "data": self.data,
+            "model": self.plan.model,
+            "data": self.plan.data,
         }
         shared |= {name: measured.get(name, math.nan) for name in (*PER_SEED, "accuracy_se")}
         shared |= {"train_samples": measured["train_samples"], "test_samples": measured["test_samples"]}
-        shared |= {"tuning_hash": done.tuning.model_copy(update={"seed": plan.seed}).hash, "trace_hash": trace.hash}
+        shared |= {"tuning_hash": done.tuning.model_copy(update={"seed": tuning.seed}).hash, "trace_hash": trace.hash}
         rows = []
         for arch, found in self._replay(trace).items():
             origin = base[arch]
@@ -216,22 +206,24 @@ class _Bench:
             )
         return rows
 
-    def _tune(self, plan: Tuning, seed: int) -> TuneResult:
+    def _tune(self, tuning: Tuning, seed: int) -> TuneResult:
         """Tune as all others are tuned, and so too what a tuning starts from."""
         import traces
 
-        changes: Json = {} if self.samples is None else {"epochs": 1.0, "max_samples": self.samples}
-        changes |= {} if self.precision is None else {"precision": self.precision}
+        plan = self.plan
+        changes: Json = {} if plan.samples is None else {"epochs": 1.0, "max_samples": plan.samples}
+        changes |= {} if plan.precision is None else {"precision": plan.precision}
+        changes |= {"lr": plan.rates[tuning.name]} if tuning.name in plan.rates else {}
         if changes:
-            plan = plan.model_copy(update={"train": plan.train.model_copy(update=changes)})
-        start = None if plan.init_from is None else self._tune(traces.load_tuning(plan.init_from), seed).path
+            tuning = tuning.model_copy(update={"train": tuning.train.model_copy(update=changes)})
+        start = None if tuning.init_from is None else self._tune(traces.load_tuning(tuning.init_from), seed).path
         return traces.tune(
-            self.model,
-            self.data,
-            plan,
-            self.out / "tunings" / f"{plan.name}-{self.samples or 'own'}-s{seed}",
+            plan.model,
+            plan.data,
+            tuning,
+            self.out / "tunings" / f"{tuning.name}-{plan.samples or 'own'}-s{seed}",
             seed=seed,
-            test_limit=self.test_samples,
+            test_limit=plan.test_samples,
             init=start,
             progress=self.progress,
         )
@@ -239,7 +231,7 @@ class _Bench:
     def _record(self, path: Path, adapter: Path | None) -> Trace:
         import traces
 
-        return traces.record(self.model, adapter, self.data, self.sequences, path, progress=self.progress)
+        return traces.record(self.plan.model, adapter, self.plan.data, self.sequences, path, progress=self.progress)
 
     def _replay(self, trace: Trace) -> dict[str, Json]:
         from .sweep import sweep

@@ -35,14 +35,14 @@ def refit(
 ) -> dict[str, torch.Tensor]:
     """Return what to add to the down-projections' biases or weights for the activations that `swap` puts in.
 
-    With X (M, K) the swapped activations that enter a down-projection, Y (M, N) what it gave in the unchanged model,
-    and each token's equations divided by the length of its row of Y::
+    With X (M, K) the swapped activations that enter a down-projection and Y (M, N) what it gave before::
 
-        bias:     b += mean of Y - (X W^T + b), weighted
-        weights:  dW = argmin |D (Y - X (W + dW)^T - b)|^2 + ridge |dW|^2,   D = diag(1 / |Y_i|);  then the bias
+        bias:     b += mean of Y - (X W^T + b)
+        weights:  dW = argmin |Y - X (W + dW)^T - b|^2 + ridge |dW|^2, X and Y less their means;  then the bias
 
-    A layer is fitted on what the layers before it give after their own fit, so errors do not add up. Dividing by the
-    length keeps the few tokens of huge activations that language models have from deciding alone.
+    A layer is fitted on what the layers before it give after their own fit, so errors do not add up. Tokens count as
+    they are: divided by the length of their row of Y, the fit lost the few huge activations that language models put
+    on a first token and that all others attend to.
 
     Parameters
     ----------
@@ -146,13 +146,10 @@ def _solve(module: Any, x: torch.Tensor, y: torch.Tensor, kind: Kind) -> None:
     lost = y - x @ matrix(module).T
     if bias is not None:
         lost = lost - bias
-    weight = 1.0 / (y.norm(dim=1, keepdim=True) + 1e-6)
-    weight = weight / weight.mean()
-    share = weight.square() / weight.square().sum()
-    shift = (share * lost).sum(0) if bias is not None else lost.new_zeros(lost.shape[1])
+    shift = lost.mean(0) if bias is not None else lost.new_zeros(lost.shape[1])
     if kind == "weights":
-        middle = (share * x).sum(0) if bias is not None else x.new_zeros(x.shape[1])
-        inputs, outputs = (x - middle) * weight, (lost - shift) * weight
+        middle = x.mean(0) if bias is not None else x.new_zeros(x.shape[1])
+        inputs, outputs = x - middle, lost - shift
         gram = inputs.T @ inputs
         gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()) + 1e-6)
         change = th.cholesky_solve(inputs.T @ outputs, th.linalg.cholesky(gram))

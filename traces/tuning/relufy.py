@@ -20,7 +20,7 @@ METHOD = Method(
     equation=(
         "a = max(x - shift, 0); relu2: max(x, 0)^2; threshold: f(x) where |f(x)| > t, else 0; "
         "with a target density d, shift or t of each layer is the (1 - d) quantile of x or |f(x)| on training data; "
-        "refit: W' = argmin |D (Y - a W'^T)|^2, Y what the down-projection gave before the swap, D = diag(1 / |Y_i|)"
+        "refit: W' = argmin |Y - a W'^T|^2, Y what the down-projection gave before the swap"
     ),
     source="Mirzadeh et al., ReLU Strikes Back, arXiv 2310.04564; ProSparse, arXiv 2402.13516; "
     "TEAL, arXiv 2408.14690; CATS, arXiv 2404.08763; refit: Nagel et al., arXiv 1906.04721; Frantar et al., "
