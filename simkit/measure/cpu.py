@@ -49,21 +49,23 @@ def _add_rows(out, a, b, c, d, wa, wb, wc, wd):  # type: ignore[no-untyped-def]
 def _gather(x, index, weight, out, threads):  # type: ignore[no-untyped-def]
     tokens, outputs = out.shape
     whole = index.shape[0] // ROWS * ROWS
-    parts = max(threads, -(-outputs // COLUMNS))
+    parts = threads * -(-outputs // (COLUMNS * threads))  # as many for each thread
     width = -(-outputs // (parts * LANES)) * LANES
     for part in numba.prange(parts):
         first = min(part * width, outputs)
         stop = min(first + width, outputs)
-        out[:, first:stop] = np.float32(0)
+        # sums of its own: at the border of two parts' outputs the cores would pass a cache line to and fro
+        sums = np.zeros((tokens, stop - first), dtype=np.float32)
         for i in range(0, whole, ROWS):
             a, b, c, d = index[i], index[i + 1], index[i + 2], index[i + 3]
             wa, wb, wc, wd = weight[a, first:stop], weight[b, first:stop], weight[c, first:stop], weight[d, first:stop]
             for token in range(tokens):
-                _add_rows(out[token, first:stop], x[token, a], x[token, b], x[token, c], x[token, d], wa, wb, wc, wd)
+                _add_rows(sums[token], x[token, a], x[token, b], x[token, c], x[token, d], wa, wb, wc, wd)
         for i in range(whole, index.shape[0]):
             last, none = weight[index[i], first:stop], np.float32(0)
             for token in range(tokens):
-                _add_rows(out[token, first:stop], x[token, index[i]], none, none, none, last, last, last, last)
+                _add_rows(sums[token], x[token, index[i]], none, none, none, last, last, last, last)
+        out[:, first:stop] = sums
 
 
 def gather_matmul(x: Floats32, index: NDArray[np.int64], weight: Floats32, out: Floats32) -> None:
