@@ -14,6 +14,8 @@ import simkit as sk
 from simkit import compare, plots, tables
 from simkit.cli import app
 from simkit.errors import InputError
+from traces.tuning import load_tuning
+from traces.tuning.result import open_result
 
 ARCHS = ("cnvlutin", "h100_sxm")
 
@@ -77,6 +79,23 @@ def test_a_finished_run_is_not_done_again(
     monkeypatch.setattr(trainer.Trainer, "_step", refuse)
     again = sk.compare_methods(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=run, progress=False)
     pd.testing.assert_frame_equal(again, compare.load_methods(run / "kept.parquet"))
+
+
+def test_a_named_set_states_samples_and_rates_and_starts_where_it_should(
+    tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = compare.Comparison(
+        tiny_model, tiny_data, ("threshold-refit",), samples=64, test_samples=20, rates={"threshold-refit": 3e-4}
+    )
+    monkeypatch.setattr(compare, "comparisons", lambda: {tiny_model: named})
+    rows = sk.compare_methods(tiny_model, seeds=1, archs=ARCHS, sequences=4, out=tmp_path, progress=False)
+    assert rows["density"].max() < 0.25
+    assert rows["test_samples"].unique() == [20]
+    start, done = (open_result(tmp_path / "tunings" / f"{name}-64-s0") for name in ("lora", "threshold-refit"))
+    assert done.measurements["init"] == "lora-64-s0"
+    assert done.tuning.train.lr == 3e-4
+    assert start.tuning.train.lr == load_tuning("lora").train.lr
+    assert start.measurements["train_samples"] == done.measurements["train_samples"] == 64
 
 
 def test_front_keeps_what_nothing_beats() -> None:
