@@ -60,7 +60,8 @@ def refit(
     Returns
     -------
     dict
-        ``bias.MODULE`` float32[N] and ``weight.MODULE`` in the module's own layout, differences from what is there.
+        ``bias.SITE`` float32[N] and ``weight.SITE`` in the module's own layout, differences from what is there; SITE
+        counts from 0 in the order given, for names differ where adapters stand around a layer.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def refit(
     """
     import torch as th
 
-    downs = {site.name: net.get_submodule(site.module) for site in sites}
+    downs = {site.name: _bare(net, site) for site in sites}
     if len({id(d) for d in downs.values()}) < len(sites):
         raise InputError("activation.refit: layers of this model share a down-projection; leave refit out")
     bare = next((s.module for s in sites if getattr(downs[s.name], "bias", None) is None), None)
@@ -114,21 +115,26 @@ def refit(
             finally:
                 for handle in handles:
                     handle.remove()
-        for site in sites:
+        for index, site in enumerate(sites):
             for name, parameter in downs[site.name].named_parameters():
                 if name == "bias" or kind == "weights":
-                    found[f"{name}.{site.module}"] = parameter - before[parameter]
+                    found[f"{name}.{index}"] = parameter - before[parameter]
     return found
 
 
-def add(net: Any, fitted: Mapping[str, torch.Tensor]) -> None:
+def add(net: Any, sites: Sequence[MLPSite], fitted: Mapping[str, torch.Tensor]) -> None:
     """Add what `refit` returned to a model's down-projections."""
     import torch as th
 
     with th.no_grad():
         for name, tensor in fitted.items():
-            what, _, module = name.partition(".")
-            getattr(net.get_submodule(module), what).add_(tensor)
+            what, _, index = name.partition(".")
+            getattr(_bare(net, sites[int(index)]), what).add_(tensor)
+
+
+def _bare(net: Any, site: MLPSite) -> Any:
+    module = net.get_submodule(site.module)
+    return getattr(module, "base_layer", module)
 
 
 def _tokens(sample: Sample, widest: int) -> Batch:

@@ -88,7 +88,7 @@ class Relufy(Change):
     def apply(self, net: Any, task: str, decided: Decided) -> Any:
         """Put the new activation functions in, and the down-projections fitted to them."""
         self._swap(net, decided.get("level"))
-        add(net, {name: tensor for name, tensor in decided.items() if name != "level"})
+        add(net, find_sites(net), {name: tensor for name, tensor in decided.items() if name != "level"})
         return net
 
     def _swap(self, net: Any, levels: torch.Tensor | None) -> None:

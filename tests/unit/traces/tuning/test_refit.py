@@ -17,6 +17,7 @@ from traces.batches import Batch
 from traces.errors import InputError
 from traces.sites import find_sites
 from traces.tuning import Activation, LoRA, Training, Tuning, tune
+from traces.tuning.adapter import Adapter
 from traces.tuning.change import Sample
 from traces.tuning.refit import RIDGE
 from traces.tuning.relufy import activation_of
@@ -79,7 +80,7 @@ def test_the_fit_is_that_of_numpys_least_squares() -> None:
     rows[len(x) :] *= np.sqrt(RIDGE * (len(x) * x.var(0)).mean())  # the bias, in the last column, is free
     goal = np.vstack([wanted - now, np.zeros((first.k, first.n))])
     answer = np.linalg.lstsq(rows, goal, rcond=None)[0]
-    weight, bias = decided[f"weight.{first.module}"].numpy(), decided[f"bias.{first.module}"].numpy()
+    weight, bias = decided["weight.0"].numpy(), decided["bias.0"].numpy()
     np.testing.assert_allclose(weight, answer[:-1].T, rtol=2e-3, atol=2e-4 * abs(answer).max())
     np.testing.assert_allclose(bias, answer[-1], rtol=2e-3, atol=2e-4 * abs(answer).max())
 
@@ -90,7 +91,7 @@ def test_a_bias_takes_the_mean_of_what_is_lost() -> None:
     _, wanted = seen(net, first.module, batch)
     change = Activation(type="relu", refit="bias").change()
     decided = change.decide(net, sample)
-    assert sorted(decided) == [f"bias.{site.module}" for site in find_sites(net)]
+    assert sorted(decided) == ["bias.0", "bias.1"]
     _, now = seen(change.apply(net, "classification", decided), first.module, batch)
     np.testing.assert_allclose((wanted - now).mean(0), 0, atol=1e-4 * abs(wanted).max())
 
@@ -143,6 +144,23 @@ def test_it_goes_through_tuning_and_loading(tiny_model: str, tiny_data: str, tmp
     other = plan.model_copy(update={"name": "other", "activation": Activation(type="relu")})
     with pytest.raises(InputError, match="starts from 'fitted', whose activation it does not share"):
         tune(tiny_model, tiny_data, other, tmp_path / "other", init=result.path, progress=False)
+
+
+def test_a_tuning_with_adapters_around_its_layers_can_be_fitted(
+    tiny_model: str, tiny_data: str, tmp_path: Path
+) -> None:
+    first = Tuning(name="first", method="adapter", module=Adapter(reduction=4), train=QUICK)
+    start = tune(tiny_model, tiny_data, first, tmp_path / "first", progress=False)
+    still = QUICK.model_copy(update={"lr": 1e-12})
+    accuracies = {}
+    for refit in (None, "weights"):
+        part = Activation(type="threshold", density=0.3, refit=refit)
+        plan = first.model_copy(update={"name": str(refit), "activation": part, "init_from": "first", "train": still})
+        done = tune(tiny_model, tiny_data, plan, tmp_path / str(refit), init=start.path, progress=False)
+        accuracies[refit] = done.accuracy
+        assert 0.2 < done.density < 0.4
+        assert measured_again(done, merge=True)["accuracy"] == done.accuracy
+    assert abs(accuracies["weights"] - start.accuracy) <= abs(accuracies[None] - start.accuracy)
 
 
 def test_what_does_not_fit_is_said() -> None:
