@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
 ]
-exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints", "generated/refit.md"]  # the last is included in a how-to
 html_theme = "pydata_sphinx_theme"
 html_title = "zeroskip"
 html_static_path = ["_static"]

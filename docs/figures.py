@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import hwmodels
 
@@ -49,3 +50,35 @@ def methods(model: str, out: Path) -> None:
     from simkit.figures import save
 
     save(plots.methods_front(compare.flat(compare.aggregate(compare.stored_methods(model)))), out)
+
+
+def refit(rows: list[dict[str, Any]], out: Path) -> None:
+    """Draw accuracy against density of swapped activations, with and without fitted down-projections."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    from simkit.figures import save
+    from simkit.plots.style import PALETTE, plain_log, rc
+
+    kinds = {None: "swap alone", "bias": "biases fitted", "weights": "weights fitted"}
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    with mpl.rc_context(rc()):
+        figure, all_axes = plt.subplots(1, len(models), figsize=(7, 2.6), sharey=True, layout="constrained")
+        for ax, model in zip(all_axes, models, strict=True):
+            mine = [row for row in rows if row["model"] == model]
+            dense = next(row for row in mine if row["type"] is None)
+            ax.axhline(dense["accuracy"], linestyle="--", color="black", linewidth=1, label="own activation")
+            for color, (kind, label) in zip(PALETTE, kinds.items(), strict=False):
+                cut = sorted((r["density"], r["accuracy"]) for r in mine if r["target"] and r["refit"] == kind)
+                swap = next(r for r in mine if r["type"] == "relu" and r["refit"] == kind)
+                ax.plot(*zip(*cut, strict=True), "o-", color=color, label=f"{label}, threshold")
+                ax.plot(swap["density"], swap["accuracy"], "^", color=color, label=f"{label}, ReLU")
+            plain_log(ax, "x")
+            ax.grid(True, axis="both")
+            ax.set_title(f"{model} on {dense['data']}")
+            ax.set_xlabel("density of the activations")
+        all_axes[0].set_ylabel("accuracy")
+        figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right center")
+        save(all_axes[0], out)

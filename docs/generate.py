@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ FAMILIES = {
     "systolic": "Dense arrays",
     "dadiannao": "Dense arrays",
 }
+REFIT = Path(__file__).parents[1] / "tests" / "benchmarks" / "tuning" / "refit.json"
 OTHER = "Zero-skip designs"
 ORDER = (OTHER, "Dense arrays", "GPUs")
 VERDICTS = ("exact", "within band", "off", "not reproducible", "skipped")
@@ -40,6 +42,7 @@ def write(out: Path, notebooks: Path) -> None:
         "energy_tables.md": energy_tables(),
         "tunings.md": tunings(),
         "methods.md": methods(),
+        "refit.md": refit(),
         "commands.md": commands(),
     }
     pages |= {f"accelerators/{name}.md": accelerator(name) for name in hwmodels.list_archs()}
@@ -51,6 +54,7 @@ def write(out: Path, notebooks: Path) -> None:
             figures.density_curve(name, picture)
     for model in stored_models():
         figures.methods(model, out / f"methods-{model}.svg")
+    figures.refit(refit_rows(), out / "refit.svg")
     for path in sorted(notebooks.glob("*.ipynb")):
         _update(out / "notebooks" / path.name, path.read_bytes())
 
@@ -402,6 +406,22 @@ def methods() -> str:
         parts.append(f"![Accuracy against density of {model}'s tunings](methods-{model}.svg)\n")
         parts.append(tables.methods_table(compare.flat(objects)).to_markdown() + "\n")
     return "\n".join(parts)
+
+
+def refit_rows() -> list[dict[str, Any]]:
+    """Return what the benchmark of fitted down-projections has measured."""
+    rows: list[dict[str, Any]] = json.loads(REFIT.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+def refit() -> str:
+    """Return the table of swapped activations before any training: included in a how-to."""
+    lines = []
+    for row in refit_rows():
+        what = {None: "own", "relu": "ReLU"}.get(row["type"], f"threshold, {row['target']}")
+        score = f"{row['accuracy']:.3f} ± {row['accuracy_se']:.3f}"
+        lines.append((row["model"], what, row["refit"] or "–", f"{row['density']:.3f}", score))
+    return table(("model", "activation", "refit", "density", "accuracy"), lines)
 
 
 HABITS = """

@@ -23,10 +23,11 @@ from traces.tuning import Activation, Training, load_tuned, load_tuning, tune
 from traces.tuning.change import Sample
 from traces.tuning.evaluate import evaluate
 
-CASES: dict[str, tuple[str, int, int | None]] = {
+CASES: dict[str, tuple[str, int, int | None]] = {  # data, rows to tune on, and to measure LoRA on
     "minilm-l6": ("vader-movie", 2048, None),
     "dinov2-s": ("fashion-mnist", 1024, 1000),
-}  # rows: tuned, measured
+}
+MEASURED = 500  # held-out rows of each swap
 SWAPS: tuple[dict[str, Any], ...] = (
     {"type": "relu"},
     {"type": "threshold", "density": 0.1},
@@ -51,7 +52,7 @@ def measure(model: str, folder: Path) -> Iterator[dict[str, Any]]:
     net, task = load_tuned(done.path)[0], done.measurements["task"]
     splits = load_data(data, task=task)
     known = prepare(model, task, splits.train.head(rows), train.max_length)
-    unseen = prepare(model, task, splits.test.head(held_out), train.max_length)
+    unseen = prepare(model, task, splits.test.head(MEASURED), train.max_length)
 
     def batches(count: int, size: int) -> Iterator[Batch]:
         for first in range(0, min(count * size, rows), size):
