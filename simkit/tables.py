@@ -47,6 +47,7 @@ COLUMNS: dict[str, Column] = {
     "tuning": Column("tuning"),
     "arch": Column("design"),
     "accuracy": Column("accuracy", error="accuracy_se"),
+    "perplexity": Column("perplexity"),
     "density": Column("density", error="density_se"),
     "macs": Column("MACs", "10⁹", 1e-9),
     "effectual_macs": Column("effectual MACs", "10⁹", 1e-9),
@@ -174,7 +175,8 @@ def methods_table(data: pd.DataFrame) -> Table:
     data : DataFrame
         `simkit.compare.flat`.
     """
-    shared = ["tuning", "accuracy", "accuracy_se", "density", "trainable_parameters", "train_seconds"]
+    score = ["perplexity"] if "perplexity" in data else []
+    shared = ["tuning", *score, "accuracy", "accuracy_se", "density", "trainable_parameters", "train_seconds"]
     wide = data.drop_duplicates("tuning")[shared].set_index("tuning")
     columns = {name: COLUMNS[name] for name in shared if name != "accuracy_se"}
     for arch, rows in data.groupby("arch", sort=False):

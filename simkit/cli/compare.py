@@ -96,7 +96,8 @@ def _title(objects: list[dict[str, Any]]) -> str:
 
 
 def _columns(objects: list[dict[str, Any]]) -> dict[str, str]:
-    columns = {name: name for name in ("tuning", "seeds", "accuracy", "density", "trainable")} | {"train": "s"}
+    score = ("perplexity",) if "perplexity" in objects[0] else ()
+    columns = {name: name for name in ("tuning", "seeds", *score, "accuracy", "density", "trainable")} | {"train": "s"}
     for arch in objects[0]["archs"]:
         columns |= {f"{arch}.speedup": f"{arch} x", f"{arch}.energy": "pJ ratio"}
     return columns
@@ -113,6 +114,8 @@ def _lines(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "trainable": item["trainable_parameters"],
             "train": f"{item['train_seconds']:.0f}",
         }
+        if "perplexity" in item:
+            line["perplexity"] = f"{item['perplexity']:.1f}"
         for arch, values in item["archs"].items():
             line |= {f"{arch}.speedup": f"{values['speedup']:.2f}", f"{arch}.energy": f"{values['energy_ratio']:.2f}"}
         lines.append(line)

@@ -132,6 +132,19 @@ def test_command_prints_objects_and_leaves_files(run: Path, tiny_model: str, tin
         assert (run / name).stat().st_size > 200
 
 
+def test_a_language_model_is_scored_by_its_perplexity() -> None:
+    objects = compare.aggregate(compare.stored_methods("smollm2-135m"))
+    assert {o["tuning"] for o in objects} <= set(compare.comparisons()["smollm2-135m"].tunings)
+    done = CliRunner().invoke(
+        app, ["compare", "methods", "--stored", "--model", "smollm2-135m"], env={"COLUMNS": "200"}
+    )
+    heads = tables.methods_table(compare.flat(objects)).to_markdown().splitlines()[0]
+    assert "perplexity" in heads
+    for item in objects:
+        assert 20 < item["perplexity"] < 200
+        assert f"{item['perplexity']:.1f}" in done.stdout
+
+
 def test_bad_input(tmp_path: Path, tiny_model: str) -> None:
     with pytest.raises(InputError, match="no named set"):
         sk.compare_methods(tiny_model, out=tmp_path)
