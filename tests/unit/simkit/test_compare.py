@@ -132,6 +132,12 @@ def test_command_prints_objects_and_leaves_files(run: Path, tiny_model: str, tin
         assert (run / name).stat().st_size > 200
 
 
+@pytest.mark.parametrize("model", ["minilm-l6", "dinov2-s"])
+def test_every_tuning_of_a_named_set_is_stored(model: str) -> None:
+    objects = compare.aggregate(compare.stored_methods(model))
+    assert [o["tuning"] for o in objects] == list(compare.comparisons()[model].tunings)
+
+
 def test_a_language_model_is_scored_by_its_perplexity() -> None:
     objects = compare.aggregate(compare.stored_methods("smollm2-135m"))
     assert {o["tuning"] for o in objects} <= set(compare.comparisons()["smollm2-135m"].tunings)
