@@ -400,7 +400,8 @@ def methods() -> str:
         objects, settings = compare.aggregate(rows), rows.attrs["settings"]
         per_seed = " or ".join(str(n) for n in sorted({item["seeds"] for item in objects}))
         facts = (
-            f"Data set `{objects[0]['data']}`, {settings['samples']:,} training rows in one epoch; seeds: {per_seed}."
+            f"Data set `{objects[0]['data']}`, {settings['samples']:,} training rows in one epoch (two where a tuning "
+            f"starts from another); seeds: {per_seed}."
         )
         parts.append(f"## {model}\n\n{facts}\n")
         parts.append(f"![Accuracy against density of {model}'s tunings](methods-{model}.svg)\n")
