@@ -154,7 +154,7 @@ class _Session:
             raise _GoneError(_first_line(error)) from None
 
     def _fill(self) -> None:
-        threads = sum(self._client.nthreads().values()) or 1
+        threads = self._threads() or 1
         while len(self._sent) < AHEAD * threads and (points := self._feed.take()):
             batch = [to_json(point) for point in points]
             try:
@@ -164,6 +164,11 @@ class _Session:
                 raise
             self._sent[future] = points
             future.add_done_callback(self._done.put)
+
+    def _threads(self) -> int:
+        """Count the workers' threads; without a limit the client would wait for a scheduler that has gone."""
+        found = self._client.sync(self._client.scheduler.ncores, callback_timeout=ANSWER_S)
+        return sum(found.values())
 
     def _next(self) -> Any:
         """Wait for the next answer; raise where the scheduler is gone meanwhile."""
@@ -175,7 +180,7 @@ class _Session:
                 waited += 1
             if self._client.status != "running":
                 raise _GoneError(f"the connection is {self._client.status}")
-            if waited % WARN_S == 0 and not self._client.nthreads():
+            if waited % WARN_S == 0 and not self._threads():
                 log.warning("the scheduler has no workers; waiting for some")
 
     def close(self) -> None:
