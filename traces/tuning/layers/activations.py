@@ -26,14 +26,28 @@ class SquaredReLU(torch.nn.Module):
 
 
 class Thresholded(torch.nn.Module):
-    """Another activation function with results of magnitude up to a threshold set to zero."""
+    """Another activation function with results of magnitude up to a threshold set to zero.
 
-    def __init__(self, inner: torch.nn.Module, threshold: float) -> None:
+    Parameters
+    ----------
+    inner : torch.nn.Module
+        The activation function.
+    threshold : float
+        The largest magnitude that is set to zero.
+    share : float tensor (K,), optional
+        What each neuron's magnitude is multiplied with before it is held against the threshold.
+    """
+
+    share: torch.Tensor | None
+
+    def __init__(self, inner: torch.nn.Module, threshold: float, share: torch.Tensor | None = None) -> None:
         super().__init__()
         self.inner = inner
         self.threshold = threshold
+        self.register_buffer("share", share, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply to a tensor of any shape."""
         y = self.inner(x)
-        return torch.where(y.abs() > self.threshold, y, torch.zeros_like(y))
+        size = y.abs() if self.share is None else y.abs() * self.share
+        return torch.where(size > self.threshold, y, torch.zeros_like(y))

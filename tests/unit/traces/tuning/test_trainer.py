@@ -187,12 +187,6 @@ def test_calibrated_activations_leave_the_density_asked_for(
     assert again.sites["layers.0.down"].density() == pytest.approx(0.25, abs=0.04)
 
 
-def test_only_some_activations_can_be_calibrated(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
-    plan = SMALL.model_copy(update={"activation": Activation(type="relu", density=0.2)})
-    with pytest.raises(InputError, match="'relu' has nothing to calibrate"):
-        tune(tiny_model, tiny_data, plan, tmp_path / "x", progress=False)
-
-
 def test_choices_are_kept_for_a_resumed_run_and_belong_to_it(
     tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
