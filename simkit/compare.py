@@ -42,8 +42,8 @@ class Comparison:
         Ready-made tunings, in the order of the table.
     samples, test_samples : int, optional
         Training rows for every tuning alike, in one epoch, and rows of the held-out split; all by default.
-    precision : str, optional
-        Of the training, see `traces.Training`.
+    train : mapping
+        What of the training is the same for all tunings, such as its precision; see `traces.Training`.
     rates : mapping of str to float
         Learning rates that this model needs where a tuning's own is not for it.
     """
@@ -53,7 +53,7 @@ class Comparison:
     tunings: tuple[str, ...]
     samples: int | None = None
     test_samples: int | None = None
-    precision: str | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -212,7 +212,7 @@ class _Bench:
 
         plan = self.plan
         changes: Json = {} if plan.samples is None else {"epochs": 1.0, "max_samples": plan.samples}
-        changes |= {} if plan.precision is None else {"precision": plan.precision}
+        changes |= plan.train
         changes |= {"lr": plan.rates[tuning.name]} if tuning.name in plan.rates else {}
         if changes:
             tuning = tuning.model_copy(update={"train": tuning.train.model_copy(update=changes)})
