@@ -38,6 +38,9 @@ class Spt(Part):
         Trained parameters, the task head not counted;
     like_lora : int
         where it is not given, as many as LoRA of this rank on every linear layer trains.
+    single_scale : float, optional
+        A single weight is w + single_scale v, v what is trained. AdamW moves every trained value by about the learning
+        rate in a step; that of a low-rank pair's factors is far too much for a weight itself. 1 by default.
     batches, batch_size : int
         Calibration batches, and items in each.
     pick : {"sensitivity", "random"}
@@ -50,6 +53,7 @@ class Spt(Part):
     alpha: float = Field(default=16.0, gt=0)
     budget: int | None = Field(default=None, ge=1)
     like_lora: int = Field(default=4, ge=1)
+    single_scale: float | None = Field(default=None, gt=0)
     batches: int = Field(default=16, ge=1)
     batch_size: int = Field(default=32, ge=1)
     pick: Literal["sensitivity", "random"] = "sensitivity"
@@ -288,7 +292,7 @@ class _Spt(Change):
         for name in chosen["whole"]:
             net.get_parameter(name).requires_grad_(True)
         for name, places in chosen["single"].items():
-            train_singly(net, name, places)
+            train_singly(net, name, places, self.part.single_scale or 1.0)
         for name in chosen["module"]:
             self._wrap(net, name.removesuffix(".weight"))
         self._facts = {

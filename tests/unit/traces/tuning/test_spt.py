@@ -142,6 +142,27 @@ def test_weights_that_are_not_masked_stay_as_they_are(family: str) -> None:
     assert moved > 500
 
 
+def test_single_weights_move_by_their_scale_and_low_rank_pairs_do_not() -> None:
+    """One step of SGD on the same loss: dL/dv = scale dL/dw, so the weight moves by scale^2 of what it would."""
+    moved = []
+    for scale in (None, 0.5):
+        part = Spt(structured="lora", r=2, budget=1500, batches=2, batch_size=8, single_scale=scale)
+        net, change = changed("bert", part)
+        decided = change.decide(build("bert").requires_grad_(False), sample("bert"))
+        optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+        loss(net, next(iter(batches("bert", 50)(1, 8)))).backward()
+        optimizer.step()
+        after = dict(change.merge(net).named_parameters())
+        base = dict(build("bert").named_parameters())
+        moved.append(
+            {key: after[key.partition(".")[2]].detach() - base[key.partition(".")[2]] for key in decided if "." in key}
+        )
+    single = [name for name in moved[0] if name.startswith("single.")]
+    assert single
+    for name in moved[0]:
+        assert torch.allclose(moved[1][name], moved[0][name] * (0.25 if name in single else 1), atol=1e-6), name
+
+
 def test_masks_from_halves_of_the_data_agree() -> None:
     """Disjoint halves of made-up data pick nearly the same weights; drawn scores do not."""
     share = 0.05
