@@ -54,7 +54,7 @@ def write(out: Path, notebooks: Path) -> None:
             figures.density_curve(name, picture)
     for model in stored_models():
         figures.methods(model, out / f"methods-{model}.svg")
-    figures.refit(refit_rows(), out / "refit.svg")
+    figures.refit([row for row in refit_rows() if "perplexity" not in row], out / "refit.svg")
     for path in sorted(notebooks.glob("*.ipynb")):
         _update(out / "notebooks" / path.name, path.read_bytes())
 
@@ -416,13 +416,18 @@ def refit_rows() -> list[dict[str, Any]]:
 
 
 def refit() -> str:
-    """Return the table of swapped activations before any training: included in a how-to."""
-    lines = []
+    """Return the tables of swapped activations before any training: included in a how-to."""
+    lines: dict[str, list[tuple[str, ...]]] = {"accuracy": [], "perplexity": []}
     for row in refit_rows():
         what = {None: "own", "relu": "ReLU"}.get(row["type"], f"threshold, {row['target']}")
-        score = f"{row['accuracy']:.3f} ± {row['accuracy_se']:.3f}"
-        lines.append((row["model"], what, row["refit"] or "–", f"{row['density']:.3f}", score))
-    return table(("model", "activation", "refit", "density", "accuracy"), lines)
+        what += ", by contribution" if row.get("by") else ""
+        what += f", slope {row['slope']}" if row.get("slope") else ""
+        score = "perplexity" if "perplexity" in row else "accuracy"
+        digits = 1 if score == "perplexity" else 3
+        shown = f"{row[score]:.{digits}f} ± {row[f'{score}_se']:.{digits}f}"
+        lines[score].append((row["model"], what, row["refit"] or "–", f"{row['density']:.3f}", shown))
+    head = ("model", "activation", "refit", "density")
+    return "\n\n".join(table((*head, score), found) for score, found in lines.items() if found)
 
 
 HABITS = """

@@ -207,7 +207,7 @@ class _Bench:
         return rows
 
     def _tune(self, tuning: Tuning, seed: int) -> TuneResult:
-        """Tune as all others are tuned, and so too what a tuning starts from."""
+        """Tune as all others are tuned, and so too what a tuning starts and learns from."""
         import traces
 
         plan = self.plan
@@ -216,7 +216,11 @@ class _Bench:
         changes |= {"lr": plan.rates[tuning.name]} if tuning.name in plan.rates else {}
         if changes:
             tuning = tuning.model_copy(update={"train": tuning.train.model_copy(update=changes)})
-        start = None if tuning.init_from is None else self._tune(traces.load_tuning(tuning.init_from), seed).path
+        distil = tuning.distil
+        start, teacher = (
+            None if name is None else self._tune(traces.load_tuning(name), seed).path
+            for name in (tuning.init_from, None if distil is None else distil.teacher)
+        )
         return traces.tune(
             plan.model,
             plan.data,
@@ -225,6 +229,7 @@ class _Bench:
             seed=seed,
             test_limit=plan.test_samples,
             init=start,
+            teacher=teacher,
             progress=self.progress,
         )
 

@@ -23,6 +23,7 @@ def tune(
     limit: int | None = None,
     test_limit: int | None = None,
     init: str | Path | None = None,
+    teacher: str | Path | None = None,
     text: str | None = None,
     label: str | None = None,
     task: str | None = None,
@@ -45,9 +46,9 @@ def tune(
         Overrides the tuning's seed.
     limit, test_limit : int, optional
         Rows used of the training and of the held-out split.
-    init : str or Path, optional
-        A finished tuning to start from. Where the tuning has ``init_from`` and this is not given, the folder of
-        that name beside `out` is used, and made first if it is not there.
+    init, teacher : str or Path, optional
+        Finished tunings to start from, and to learn from. Where the tuning has ``init_from`` or ``distil`` and this is
+        not given, the folder of that name beside `out` is used, and made first if it is not there.
     text, label : str, optional
         Column names of a file or hub data set: ``text`` and ``label`` by default.
     task : str, optional
@@ -88,9 +89,12 @@ def tune(
         return done
     options = {"text": text, "label": label, "task": task, "progress": progress}
     start = _before(run, folder, run.tuning.init_from, options) if init is None else open_result(init).path
-    teacher = _before(run, folder, run.tuning.distil.teacher, options) if run.tuning.distil else None
+    distil = run.tuning.distil
+    taught: Path | None = None
+    if distil is not None:
+        taught = _before(run, folder, distil.teacher, options) if teacher is None else open_result(teacher).path
     folder.mkdir(parents=True, exist_ok=True)
-    return Trainer(run, content, folder, start, teacher, progress).finish()
+    return Trainer(run, content, folder, start, taught, progress).finish()
 
 
 def _before(run: Run, folder: Path, name: str | None, options: dict[str, Any]) -> Path | None:

@@ -1,15 +1,18 @@
 """What a swap of the activation function costs before any training, with and without fitted down-projections.
 
-Run: ``python tests/benchmarks/tuning/refit.py [FOLDER]`` (ten minutes on two idle cores, the LoRA tunings among them).
-refit.json beside this file holds its last result. A tuning that is finished below FOLDER is used as it is.
+Run: ``python tests/benchmarks/tuning/refit.py [FOLDER [MODEL...]]`` (half an hour on two idle cores, the LoRA tunings
+among them). refit.json beside this file holds its last result; where models are named, the others' rows are kept. A
+tuning that is finished below FOLDER is used as it is.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +22,41 @@ from traces.files import write_json
 from traces.inputs import prepare
 from traces.provenance import provenance
 from traces.sites import find_sites
-from traces.tuning import Activation, Training, load_tuned, load_tuning, tune
+from traces.tuning import Activation, load_tuned, load_tuning, tune
 from traces.tuning.change import Sample
 from traces.tuning.evaluate import evaluate
 
-CASES: dict[str, tuple[str, int, int | None]] = {  # data, rows to tune on, and to measure LoRA on
-    "minilm-l6": ("vader-movie", 2048, None),
-    "dinov2-s": ("fashion-mnist", 1024, 1000),
-}
-MEASURED = 500  # held-out rows of each swap
-SWAPS: tuple[dict[str, Any], ...] = (
+
+@dataclass(frozen=True)
+class Case:
+    """What is tuned with LoRA and then swapped."""
+
+    data: str
+    rows: int
+    held_out: int | None
+    measured: int
+    precision: str
+    swaps: tuple[dict[str, Any], ...]
+    kinds: tuple[str | None, ...]
+
+
+UNGATED: tuple[dict[str, Any], ...] = (
     {"type": "relu"},
     {"type": "threshold", "density": 0.1},
     {"type": "threshold", "density": 0.05},
     {"type": "threshold", "density": 0.02},
 )
-KINDS = (None, "bias", "weights")
+GATED: tuple[dict[str, Any], ...] = (
+    {"type": "threshold", "density": 0.295},
+    {"type": "threshold", "density": 0.295, "by": "contribution"},
+    {"type": "threshold", "density": 0.295, "by": "contribution", "slope": 0.24},
+)
+CASES = {
+    "minilm-l6": Case("vader-movie", 2048, None, 500, "fp32", UNGATED, (None, "bias", "weights")),
+    "dinov2-s": Case("fashion-mnist", 1024, 1000, 500, "bf16", UNGATED, (None, "bias", "weights")),
+    "smollm2-135m": Case("brown", 1024, 128, 128, "bf16", GATED, (None, "weights")),
+}
+SCORES = ("accuracy", "accuracy_se", "perplexity", "perplexity_se", "density")
 OUT = Path(__file__).with_suffix(".json")
 
 
@@ -45,14 +67,15 @@ def no_loss(_net: Any, _batch: Batch) -> Any:
 
 def measure(model: str, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield one row for each swap of a model tuned by LoRA."""
-    data, rows, held_out = CASES[model]
+    case = CASES[model]
+    data, rows = case.data, case.rows
     plan = load_tuning("lora")
-    train = Training(epochs=1, max_samples=rows, lr=plan.train.lr, precision="bf16" if model == "dinov2-s" else "fp32")
-    done = tune(model, data, plan.model_copy(update={"train": train}), folder / model, test_limit=held_out)
+    train = plan.train.model_copy(update={"epochs": 1.0, "max_samples": rows, "precision": case.precision})
+    done = tune(model, data, plan.model_copy(update={"train": train}), folder / model, test_limit=case.held_out)
     net, task = load_tuned(done.path)[0], done.measurements["task"]
-    splits = load_data(data, task=task)
+    splits = load_data(data, label=None if task == "causal-lm" else "label", task=task)
     known = prepare(model, task, splits.train.head(rows), train.max_length)
-    unseen = prepare(model, task, splits.test.head(MEASURED), train.max_length)
+    unseen = prepare(model, task, splits.test.head(case.measured), train.max_length)
 
     def batches(count: int, size: int) -> Iterator[Batch]:
         for first in range(0, min(count * size, rows), size):
@@ -60,32 +83,35 @@ def measure(model: str, folder: Path) -> Iterator[dict[str, Any]]:
 
     def scores(changed: Any, seconds: float, **what: Any) -> dict[str, Any]:
         found = evaluate(changed, unseen, find_sites(changed), task, True)
-        kept = {name: float(found[name]) for name in ("accuracy", "accuracy_se", "density")}
+        kept = {name: float(found[name]) for name in SCORES if name in found}
         return {"model": model, "data": data, **what, **kept, "fit_seconds": round(seconds, 1)}
 
     yield scores(net, 0.0, type=None, target=None, refit=None)
-    for swap in SWAPS:
-        for kind in KINDS:
+    for swap in case.swaps:
+        for kind in case.kinds:
             changed, begun = copy.deepcopy(net), time.monotonic()
             change = Activation(**swap, refit=kind).change()
             decided = change.decide(changed, Sample(batches, no_loss, task, 0))
             taken = time.monotonic() - begun
             changed = change.apply(changed, task, decided)
-            yield scores(changed, taken, type=swap["type"], target=swap.get("density"), refit=kind)
+            how = {name: value for name, value in swap.items() if name in ("by", "slope")}
+            yield scores(changed, taken, type=swap["type"], target=swap.get("density"), refit=kind, **how)
 
 
-def main(folder: Path) -> None:
-    """Measure both models and write the rows."""
-    rows = []
-    for model in CASES:
+def main(folder: Path, models: list[str]) -> None:
+    """Measure the models and write the rows, each model's as soon as it is done."""
+    kept: list[dict[str, Any]] = json.loads(OUT.read_text(encoding="utf-8"))["rows"] if OUT.is_file() else []
+    for model in models or CASES:
+        rows = []
         for row in measure(model, folder):
             rows.append(row)
-            what = f"{row['type'] or 'own'} {row['target'] or ''} {row['refit'] or ''}"
-            print(
-                f"{model:10} {what:24} {row['accuracy']:.3f} ± {row['accuracy_se']:.3f}  density {row['density']:.3f}"
-            )
-    write_json(OUT, {"rows": rows, "provenance": provenance(0)})
+            what = " ".join(str(row[name]) for name in ("type", "target", "by", "slope", "refit") if row.get(name))
+            name = "perplexity" if "perplexity" in row else "accuracy"
+            print(f"{model:12} {what:40} {row[name]:.3f} ± {row[f'{name}_se']:.3f}  density {row['density']:.3f}")
+        kept = [row for row in kept if row["model"] != model] + rows
+        kept.sort(key=lambda row: list(CASES).index(row["model"]))
+        write_json(OUT, {"rows": kept, "provenance": provenance(0)})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/refit"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/refit"), sys.argv[2:])

@@ -14,7 +14,7 @@ import simkit as sk
 from simkit import compare, plots, tables
 from simkit.cli import app
 from simkit.errors import InputError
-from traces.tuning import load_tuning
+from traces.tuning import Distil, load_tuning
 from traces.tuning.result import open_result
 
 ARCHS = ("cnvlutin", "h100_sxm")
@@ -96,6 +96,21 @@ def test_a_named_set_states_samples_and_rates_and_starts_where_it_should(
     assert done.tuning.train.lr == 3e-4
     assert start.tuning.train.lr == load_tuning("lora").train.lr
     assert start.measurements["train_samples"] == done.measurements["train_samples"] == 64
+
+
+def test_what_teaches_is_tuned_as_all_others_are(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
+    train = {"max_length": 8, "batch_size": 4}
+    plan = compare.Comparison(tiny_model, tiny_data, ("taught",), samples=32, test_samples=20, train=train)
+    bench = compare._Bench(plan, ARCHS, 4, tmp_path, False)
+    taught = load_tuning("lora").model_copy(update={"name": "taught", "distil": Distil(teacher="lora", weight=1.0)})
+    done = bench._tune(taught, 0)
+    assert sorted(p.name for p in (tmp_path / "tunings").iterdir()) == ["lora-32-s0", "taught-32-s0"]
+    teacher = open_result(tmp_path / "tunings" / "lora-32-s0")
+    for one in (teacher, done):
+        assert (one.tuning.train.max_length, one.tuning.train.batch_size) == (8, 4)
+        assert one.measurements["train_samples"] == 32
+        assert one.measurements["steps"] == 8
+    assert done.measurements["init"] is None
 
 
 def test_front_keeps_what_nothing_beats() -> None:
