@@ -419,7 +419,7 @@ def refit() -> str:
     """Return the tables of swapped activations before any training: included in a how-to."""
     lines: dict[str, list[tuple[str, ...]]] = {"accuracy": [], "perplexity": []}
     for row in refit_rows():
-        what = {None: "own", "relu": "ReLU"}.get(row["type"], f"threshold, {row['target']}")
+        what = {None: "own", "relu": "ReLU", "untuned": "own, untuned"}.get(row["type"], f"threshold, {row['target']}")
         what += ", by contribution" if row.get("by") else ""
         what += f", slope {row['slope']}" if row.get("slope") else ""
         score = "perplexity" if "perplexity" in row else "accuracy"

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simkit.compare import comparisons
 from traces.batches import Batch
 from traces.data import load_data
 from traces.files import write_json
 from traces.inputs import prepare
+from traces.models import load_model
 from traces.provenance import provenance
 from traces.sites import find_sites
 from traces.tuning import Activation, load_tuned, load_tuning, tune
@@ -29,13 +31,9 @@ from traces.tuning.evaluate import evaluate
 
 @dataclass(frozen=True)
 class Case:
-    """What is tuned with LoRA and then swapped."""
+    """Held-out rows that are measured, and what they are measured with."""
 
-    data: str
-    rows: int
-    held_out: int | None
     measured: int
-    precision: str
     swaps: tuple[dict[str, Any], ...]
     kinds: tuple[str | None, ...]
 
@@ -52,9 +50,9 @@ GATED: tuple[dict[str, Any], ...] = (
     {"type": "threshold", "density": 0.295, "by": "contribution", "slope": 0.24},
 )
 CASES = {
-    "minilm-l6": Case("vader-movie", 2048, None, 500, "fp32", UNGATED, (None, "bias", "weights")),
-    "dinov2-s": Case("fashion-mnist", 1024, 1000, 500, "bf16", UNGATED, (None, "bias", "weights")),
-    "smollm2-135m": Case("brown", 1024, 128, 128, "bf16", GATED, (None, "weights")),
+    "minilm-l6": Case(500, UNGATED, (None, "bias", "weights")),
+    "dinov2-s": Case(500, UNGATED, (None, "bias", "weights")),
+    "smollm2-135m": Case(128, GATED, (None, "weights")),
 }
 SCORES = ("accuracy", "accuracy_se", "perplexity", "perplexity_se", "density")
 OUT = Path(__file__).with_suffix(".json")
@@ -66,12 +64,12 @@ def no_loss(_net: Any, _batch: Batch) -> Any:
 
 
 def measure(model: str, folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield one row for each swap of a model tuned by LoRA."""
-    case = CASES[model]
-    data, rows = case.data, case.rows
-    plan = load_tuning("lora")
-    train = plan.train.model_copy(update={"epochs": 1.0, "max_samples": rows, "precision": case.precision})
-    done = tune(model, data, plan.model_copy(update={"train": train}), folder / model, test_limit=case.held_out)
+    """Yield one row for each swap of a model tuned by LoRA, as `simkit compare methods` tunes it."""
+    case, named = CASES[model], comparisons()[model]
+    data, rows, plan = named.data, named.samples, load_tuning("lora")
+    assert rows is not None
+    train = plan.train.model_copy(update={"epochs": 1.0, "max_samples": rows, **named.train})
+    done = tune(model, data, plan.model_copy(update={"train": train}), folder / model, test_limit=named.test_samples)
     net, task = load_tuned(done.path)[0], done.measurements["task"]
     splits = load_data(data, label=None if task == "causal-lm" else "label", task=task)
     known = prepare(model, task, splits.train.head(rows), train.max_length)
@@ -86,6 +84,8 @@ def measure(model: str, folder: Path) -> Iterator[dict[str, Any]]:
         kept = {name: float(found[name]) for name in SCORES if name in found}
         return {"model": model, "data": data, **what, **kept, "fit_seconds": round(seconds, 1)}
 
+    if task == "causal-lm":  # without a head of its own, an untuned model's score means something
+        yield scores(load_model(model, task), 0.0, type="untuned", target=None, refit=None)
     yield scores(net, 0.0, type=None, target=None, refit=None)
     for swap in case.swaps:
         for kind in case.kinds:
