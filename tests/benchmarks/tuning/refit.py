@@ -48,6 +48,7 @@ GATED: tuple[dict[str, Any], ...] = (
     {"type": "threshold", "density": 0.295},
     {"type": "threshold", "density": 0.295, "by": "contribution"},
     {"type": "threshold", "density": 0.295, "by": "contribution", "slope": 0.24},
+    {"type": "threshold", "density": 0.5, "by": "contribution", "slope": 0.24},
 )
 CASES = {
     "minilm-l6": Case(500, UNGATED, (None, "bias", "weights")),
