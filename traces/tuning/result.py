@@ -19,6 +19,7 @@ SCHEMA = "zeroskip.tuning/2"
 MEASUREMENTS = "measurements.json"
 ADAPTER = "adapter_model.safetensors"  # in peft's form
 WEIGHTS = "weights.safetensors"
+SIZES = ("r", "r_start", "reduction", "count", "virtual_tokens", "targets")  # where these differ, so do the shapes
 DECIDED = "decided.safetensors"
 
 
@@ -134,10 +135,10 @@ def build_model(
     Raises
     ------
     InputError
-        If that one's down-projections were fitted to another activation function.
+        If that one's down-projections were fitted to another activation function, or what it trained has no place here.
     """
     if start is not None:
-        _same_fit(open_result(start).tuning, tuning)
+        _goes_on(open_result(start).tuning, tuning)
     net = load_model(model, task, labels, tuning.seed, **dropout_fields(model, tuning.train.dropout))
     net.requires_grad_(False)
     for name in heads(net):
@@ -154,13 +155,22 @@ def build_model(
     return Built(net, changes, choices)
 
 
-def _same_fit(before: Tuning, tuning: Tuning) -> None:
+def _goes_on(before: Tuning, tuning: Tuning) -> None:
+    """Say at once, before choices that take minutes, that a tuning cannot go on from another one."""
     fitted = before.activation is not None and before.activation.refit is not None
     again = before.activation is not None and tuning.activation is not None and tuning.activation.refit is not None
     if before.activation != tuning.activation and (fitted or again):
         raise InputError(
             f"tuning '{tuning.name}' starts from '{before.name}', whose activation it does not share, and a refit of "
             "the down-projections belongs to one activation; give both the same, or start from one without"
+        )
+    was, now = before.module.model_dump(), tuning.module.model_dump()
+    told = ("type",) if was["type"] != now["type"] else SIZES
+    differ = [f"{name} {was[name]} and {now[name]}" for name in told if name in was and was[name] != now[name]]
+    if differ and was["type"] != "none":
+        raise InputError(
+            f"tuning '{tuning.name}' starts from '{before.name}', whose weights do not fit its module "
+            f"({', '.join(differ)}); give both the same module, or leave init_from out"
         )
 
 

@@ -253,3 +253,15 @@ def test_shift_is_what_the_measurements_say(tiny_model: str, tiny_data: str, tmp
     assert isinstance(first, ShiftedReLU)
     assert first.shift == 0.125
     assert "activation_levels" not in json.loads((result.path / "measurements.json").read_text())
+
+
+def test_a_start_whose_weights_do_not_fit_is_refused_before_anything_is_chosen(
+    tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tune(tiny_model, tiny_data, SMALL.model_copy(update={"module": LoRA(r=2)}), tmp_path / "a", progress=False)
+    monkeypatch.setattr("traces.tuning.relufy.calibrate", lambda *_: pytest.fail("chosen before it was refused"))
+    part = Activation(type="threshold", density=0.3)
+    for module, said in ((LoRA(r=4), "r 2 and 4"), (NoModule(), "type lora and none")):
+        plan = SMALL.model_copy(update={"module": module, "activation": part})
+        with pytest.raises(InputError, match=f"do not fit its module .{said}."):
+            tune(tiny_model, tiny_data, plan, tmp_path / "b", init=start.path, progress=False)
