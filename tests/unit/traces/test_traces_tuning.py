@@ -218,7 +218,7 @@ def test_head_alone_and_warm_start(tuned: traces.TuneResult, tiny_model: str, ti
     assert (
         tune(tiny_model, tiny_data, more, tmp_path / "more", init=tuned.path, progress=False).density == tuned.density
     )
-    with pytest.raises(InputError, match="do not fit its module .r 2 and 3"):
+    with pytest.raises(InputError, match=r"do not fit its module .r 2 and 3"):
         tune(tiny_model, tiny_data, SMALL.model_copy(update={"module": LoRA(r=3)}), tmp_path / "no", init=tuned.path)
     with pytest.raises(InputError, match="another module or model"):
         tune(tiny_model, tiny_data, plan, tmp_path / "less", init=tmp_path / "more")
