@@ -66,7 +66,7 @@ docs: $(STAMP)
 	@echo "== documentation: docs/_build/html/index.html"
 
 mutate: $(STAMP) tools
-	@$(BIN)/python -m simkit.rtl.mutate
+	@$(BIN)/python -m simkit.validation.rtl.mutate
 
 PY ?= 3.12
 wheelhouse: $(STAMP)

@@ -16,7 +16,7 @@ def density_curve(name: str, out: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("agg")
-    from simkit.figures import save
+    from simkit.plots.catalogue import save
     from simkit.plots.style import PALETTE, axes, plain_log, rc
 
     arch = hwmodels.load_arch(name)
@@ -46,10 +46,11 @@ def methods(model: str, out: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("agg")
-    from simkit import compare, plots
-    from simkit.figures import save
+    from simkit import plots
+    from simkit.explore import methods
+    from simkit.plots.catalogue import save
 
-    save(plots.methods_front(compare.flat(compare.aggregate(compare.stored_methods(model)))), out)
+    save(plots.methods_front(methods.flat(methods.aggregate(methods.stored_methods(model)))), out)
 
 
 def refit(rows: list[dict[str, Any]], out: Path) -> None:
@@ -59,7 +60,7 @@ def refit(rows: list[dict[str, Any]], out: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    from simkit.figures import save
+    from simkit.plots.catalogue import save
     from simkit.plots.style import PALETTE, plain_log, rc
 
     kinds = {None: "swap alone", "bias": "biases fitted", "weights": "weights fitted"}

@@ -18,9 +18,9 @@ import figures
 import hwmodels
 from hwmodels.config import packaged
 from hwmodels.registry import kernels
-from simkit.cite import bibliography
-from simkit.compare import stored_models
-from simkit.evidence import design_status, measured_rows, published_rows
+from simkit.explore.methods import stored_models
+from simkit.report.evidence import design_status, measured_rows, published_rows
+from simkit.results.citations import bibliography
 
 FAMILIES = {
     "gpu": "GPUs",
@@ -239,7 +239,7 @@ def validation() -> str:
 def measured() -> str:
     """Return how the GPU model fares on measurements, public ones and this project's bundles."""
     from simkit.measure.bundle import FOLDER
-    from simkit.validate_bundle import validate_bundle
+    from simkit.validation.bundles import validate_bundle
 
     parts = [
         "## GPU model against measurements\n",
@@ -275,7 +275,7 @@ def scores(rows: Sequence[dict[str, Any]]) -> str:
 
 def gates() -> str:
     """Return the gate-level results: what skipping costs in logic, and below which density it pays."""
-    from simkit.rtl.results import load_results
+    from simkit.validation.rtl.results import load_results
 
     found = load_results()
     library = found["library"]
@@ -392,12 +392,13 @@ same design and text.
 
 def methods() -> str:
     """Return the stored comparisons of tuning methods."""
-    from simkit import compare, tables
+    from simkit.explore import methods
+    from simkit.results import tables
 
     parts = [METHODS]
     for model in stored_models():
-        rows = compare.stored_methods(model)
-        objects, settings = compare.aggregate(rows), rows.attrs["settings"]
+        rows = methods.stored_methods(model)
+        objects, settings = methods.aggregate(rows), rows.attrs["settings"]
         per_seed = " or ".join(str(n) for n in sorted({item["seeds"] for item in objects}))
         facts = (
             f"Data set `{objects[0]['data']}`, {settings['samples']:,} training rows in one epoch (two where a tuning "
@@ -405,7 +406,7 @@ def methods() -> str:
         )
         parts.append(f"## {model}\n\n{facts}\n")
         parts.append(f"![Accuracy against density of {model}'s tunings](methods-{model}.svg)\n")
-        parts.append(tables.methods_table(compare.flat(objects)).to_markdown() + "\n")
+        parts.append(tables.methods_table(methods.flat(objects)).to_markdown() + "\n")
     return "\n".join(parts)
 
 

@@ -10,19 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, field_validator, model_validator
 
-from .config import (
-    Area,
-    Bandwidth,
-    Clock,
-    Figure,
-    Frozen,
-    Node,
-    Power,
-    Size,
-    content_hash,
-    from_yaml,
-    packaged,
-)
+from .config import Area, Bandwidth, Clock, Figure, Frozen, Node, Power, Size, content_hash, from_yaml, packaged
 from .errors import InputError, nearest
 
 Format = Literal["dense", "bitmap", "offset", "csc", "two_four"]

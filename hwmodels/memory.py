@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arch import Arch
+from .counting.groups import group_starts
+from .counting.run_lengths import run_entries
 from .counts import Compute, Counts
 from .errors import InputError
-from .kernels.formats import run_entries
-from .kernels.rows import group_starts
 from .op import Op
 
 

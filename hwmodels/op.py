@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from .counting.nonzeros import column_counts, needed_macs, row_counts
 from .errors import InputError
-from .kernels.tally import column_counts, needed_macs, row_counts
 from .mask import Mask, OnesMask, PackedMask, load
 
 

@@ -22,31 +22,31 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import plots
-    from .ablation import diff
-    from .cite import cite
-    from .compare import compare_methods
-    from .cost import TuningCost, tuning_cost
+    from .engine.replay import arch, load_trace, replay
+    from .engine.training_cost import TuningCost, tuning_cost
+    from .explore.methods import compare_methods
+    from .explore.sweep import sweep
     from .plots.style import paper
-    from .replay import arch, load_trace, replay
-    from .result import Result, load_result
-    from .sweep import sweep
-    from .tables import table
-    from .validate import validate
+    from .results.citations import cite
+    from .results.diff import diff
+    from .results.result import Result, load_result
+    from .results.tables import table
+    from .validation.agreement import validate
 
 _WHERE = {
-    "arch": "replay",
-    "load_trace": "replay",
-    "replay": "replay",
-    "Result": "result",
-    "load_result": "result",
-    "sweep": "sweep",
-    "validate": "validate",
-    "cite": "cite",
-    "compare_methods": "compare",
-    "diff": "ablation",
-    "TuningCost": "cost",
-    "tuning_cost": "cost",
-    "table": "tables",
+    "arch": "engine.replay",
+    "load_trace": "engine.replay",
+    "replay": "engine.replay",
+    "Result": "results.result",
+    "load_result": "results.result",
+    "sweep": "explore.sweep",
+    "validate": "validation.agreement",
+    "cite": "results.citations",
+    "compare_methods": "explore.methods",
+    "diff": "results.diff",
+    "TuningCost": "engine.training_cost",
+    "tuning_cost": "engine.training_cost",
+    "table": "results.tables",
     "paper": "plots.style",
     "plots": "plots",
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .files import whole
-from .result import Result
+from .results.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def run_demo(out: Path, progress: bool = True) -> list[Row]:
     _write_json(out / "summary.json", rows)
     _say("figures and report", progress)
     _figures(result, recorded, out / "figures")
-    from .report import write_report
+    from .report.page import write_report
 
     page = write_report(result, out / "report.html", title=f"{MODEL} tuned on {DATA}, replayed", traces=recorded)
     _print(rows)
@@ -72,7 +72,7 @@ def run_demo(out: Path, progress: bool = True) -> list[Row]:
 
 
 def _replay(recorded: Sequence[Trace], out: Path, progress: bool) -> Result:
-    from .sweep import sweep
+    from .explore.sweep import sweep
 
     _say(f"replay on {', '.join(ARCHS)}", progress)
     result = sweep(recorded, ARCHS, weights=WEIGHTS, out=out / "runs", progress=progress)
@@ -132,7 +132,7 @@ def _head(tuning: str, meta: dict[str, Any]) -> Row:
 
 def _figures(result: Result, recorded: Sequence[Trace], folder: Path) -> None:
     from . import plots
-    from .figures import save
+    from .plots.catalogue import save
 
     runs = sorted(result.meta["runs"])
     drawn: dict[str, Callable[[], Axes]] = {
@@ -147,7 +147,7 @@ def _figures(result: Result, recorded: Sequence[Trace], folder: Path) -> None:
 
 
 def _print(rows: Sequence[Row]) -> None:
-    from .cli.out import emit_table
+    from .cli.output import emit_table
 
     lines = []
     for row in rows:

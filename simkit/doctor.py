@@ -7,8 +7,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from .explore.sweep import cache_folder
 from .provenance import environment
-from .sweep import cache_folder
 
 Row = dict[str, str]
 

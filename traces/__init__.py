@@ -21,52 +21,52 @@ _HOME = {
     "NumericError": "errors",
     "StorageError": "errors",
     "TraceError": "errors",
-    "OpSpec": "ops",
-    "Site": "masks",
-    "Trace": "trace",
+    "OpSpec": "oplist.ops",
+    "Site": "storage.masks",
+    "Trace": "storage.trace",
     "Tuning": "tuning",
     "TuneResult": "tuning",
     "describe": "catalog",
-    "export_trace": "edit",
-    "import_masks": "convert",
-    "list_datasets": "data",
-    "list_models": "models",
+    "export_trace": "transform.edit",
+    "import_masks": "transform.import_masks",
+    "list_datasets": "data.load",
+    "list_models": "models.load",
     "list_tunings": "tuning",
-    "load_data": "data",
-    "load_model": "models",
+    "load_data": "data.load",
+    "load_model": "models.load",
     "load_tuning": "tuning",
-    "merge_traces": "edit",
-    "open_trace": "trace",
-    "record": "recorder",
-    "slice_trace": "edit",
-    "synthesise": "synthetic",
+    "merge_traces": "transform.edit",
+    "open_trace": "storage.trace",
+    "record": "recording.recorder",
+    "slice_trace": "transform.edit",
+    "synthesise": "transform.synthetic",
     "tune": "tuning",
-    "tuning_step": "step",
+    "tuning_step": "training_step.step",
 }
 
 if TYPE_CHECKING:
     from .catalog import describe as describe
-    from .convert import import_masks as import_masks
-    from .data import list_datasets as list_datasets
-    from .data import load_data as load_data
-    from .edit import export_trace as export_trace
-    from .edit import merge_traces as merge_traces
-    from .edit import slice_trace as slice_trace
+    from .data.load import list_datasets as list_datasets
+    from .data.load import load_data as load_data
     from .errors import CorruptError as CorruptError
     from .errors import FetchError as FetchError
     from .errors import InputError as InputError
     from .errors import NumericError as NumericError
     from .errors import StorageError as StorageError
     from .errors import TraceError as TraceError
-    from .masks import Site as Site
-    from .models import list_models as list_models
-    from .models import load_model as load_model
-    from .ops import OpSpec as OpSpec
-    from .recorder import record as record
-    from .step import tuning_step as tuning_step
-    from .synthetic import synthesise as synthesise
-    from .trace import Trace as Trace
-    from .trace import open_trace as open_trace
+    from .models.load import list_models as list_models
+    from .models.load import load_model as load_model
+    from .oplist.ops import OpSpec as OpSpec
+    from .recording.recorder import record as record
+    from .storage.masks import Site as Site
+    from .storage.trace import Trace as Trace
+    from .storage.trace import open_trace as open_trace
+    from .training_step.step import tuning_step as tuning_step
+    from .transform.edit import export_trace as export_trace
+    from .transform.edit import merge_traces as merge_traces
+    from .transform.edit import slice_trace as slice_trace
+    from .transform.import_masks import import_masks as import_masks
+    from .transform.synthetic import synthesise as synthesise
     from .tuning import TuneResult as TuneResult
     from .tuning import Tuning as Tuning
     from .tuning import list_tunings as list_tunings

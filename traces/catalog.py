@@ -40,9 +40,9 @@ def _tuning(name: str) -> dict[str, Any]:
 
 
 def _model(name: str) -> dict[str, Any]:
-    from .loaders.packaged import MODELS
-    from .models import default_task, load_config, load_model
-    from .places import places
+    from .models.load import default_task, load_config, load_model
+    from .models.loaders.packaged import MODELS
+    from .recording.targets import places
 
     config = load_config(name)
     entry = MODELS.get(name)
@@ -67,7 +67,7 @@ def _model(name: str) -> dict[str, Any]:
 
 def _linear(model: Any) -> dict[str, tuple[int, int, int]]:
     """Linear modules as patterns with a star for each layer's number: how many there are, K and N."""
-    from .sites import weight_shape
+    from .models.sites import weight_shape
 
     found: dict[str, tuple[int, int, int]] = {}
     for name, module in model.named_modules():
@@ -81,7 +81,7 @@ def _linear(model: Any) -> dict[str, tuple[int, int, int]]:
 
 
 def _dataset(name: str) -> dict[str, Any]:
-    from .data import DATASETS, load_data
+    from .data.load import DATASETS, load_data
 
     data = load_data(name)
     facts: dict[str, Any] = {"name": name}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
-from ..kernels._jit import jit
+from ..counting.jit import jit
 from .timing import Floats, Ints, check_shapes, in_chunks
 
 FEATURES = ("log2 m", "log2 n", "log2 k", "log2 waves", "share of the last wave")

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels._jit import jit, popcount64
+from ..counting.jit import jit, popcount64
 from .model import GemmModel
 from .timing import Floats, GemmTiming, Ints
 

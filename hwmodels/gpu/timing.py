@@ -28,8 +28,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counting.jit import jit
 from ..errors import InputError
-from ..kernels._jit import jit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

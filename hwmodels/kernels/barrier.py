@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
+from ..counting.groups import group_starts, grouped_blocks
+from ..counting.jit import jit, popcount64
 from ..counts import Compute
 from ..op import Op
 from ..reference.barrier import barrier_twin, statistical_twin
 from ..registry import Kernel
-from ._jit import jit, popcount64
-from .rows import group_starts, grouped_blocks
 
 
 class BarrierParams(NamedTuple):

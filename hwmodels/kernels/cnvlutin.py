@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
+from ..counting.jit import jit, popcount64
+from ..counting.output_tiles import needed_tiles
 from ..counts import Compute
 from ..errors import InputError
 from ..mask import Mask
 from ..op import Op
 from ..reference.cnvlutin import cnvlutin_twin
 from ..registry import Kernel
-from ._jit import jit, popcount64
-from .outputs import needed_tiles
 
 
 class CnvlutinParams(NamedTuple):

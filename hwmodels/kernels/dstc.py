@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
+from ..counting.groups import group_starts, grouped_blocks
+from ..counting.jit import jit, popcount64
+from ..counting.nonzeros import bit_planes, column_counts, round_masks, weighted_counts
+from ..counting.output_tiles import grouped_tiles
 from ..counts import Compute
 from ..mask import PackedMask, load, words_per_row
 from ..op import Op
 from ..reference.dstc import dstc_twin
 from ..registry import Kernel
-from ._jit import jit, popcount64
-from .outputs import grouped_tiles
-from .rows import group_starts, grouped_blocks
-from .tally import bit_planes, column_counts, round_masks, weighted_counts
 
 
 class DstcParams(NamedTuple):

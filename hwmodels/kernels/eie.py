@@ -26,14 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
+from ..counting.jit import aligned, jit, trailing_zeros64
+from ..counting.nonzeros import column_counts, row_counts, weighted_row_counts
 from ..counts import Compute
 from ..errors import InputError
 from ..mask import Mask, OnesMask, PackedMask, Words, load
 from ..op import Op
 from ..reference.eie import eie_balanced_twin, eie_twin
 from ..registry import Kernel
-from ._jit import aligned, jit, trailing_zeros64
-from .tally import column_counts, row_counts, weighted_row_counts
 
 Entries = NDArray[np.uint16]
 

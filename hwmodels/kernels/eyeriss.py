@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..arch import Arch
+from ..counting.nonzeros import column_counts, weighted_row_counts
 from ..counts import Compute
 from ..op import Op
 from ..reference.eyeriss import eyeriss_twin
 from ..registry import Kernel
-from .tally import column_counts, weighted_row_counts
 
 
 class EyerissParams(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
+from ..counting.groups import group_starts, grouped_blocks
 from ..counts import Compute
 from ..errors import InputError, nearest
 from ..gpu.model import GemmModel, load_correction
@@ -21,7 +22,6 @@ from ..mask import Mask
 from ..op import Op
 from ..reference.gpu import gpu_twin
 from ..registry import Kernel
-from .rows import group_starts, grouped_blocks
 
 POLICIES = ("dense", "gather", "tile_skip", "best")
 

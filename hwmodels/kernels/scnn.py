@@ -28,16 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
+from ..counting.groups import group_starts, grouped_blocks
+from ..counting.jit import jit, trailing_zeros64
+from ..counting.nonzeros import column_rounds, in_column_order
+from ..counting.output_tiles import grouped_tiles
 from ..counts import Compute
 from ..errors import InputError
 from ..mask import load, words_per_row
 from ..op import Op
 from ..reference.scnn import scnn_twin
 from ..registry import Kernel
-from ._jit import jit, trailing_zeros64
-from .outputs import grouped_tiles
-from .rows import group_starts, grouped_blocks
-from .tally import column_rounds, in_column_order
 
 
 class ScnnParams(NamedTuple):

@@ -24,15 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
+from ..counting.groups import group_starts
+from ..counting.jit import jit, popcount64
+from ..counting.output_tiles import needed_tiles
 from ..counts import Compute
 from ..errors import InputError
 from ..mask import Words
 from ..op import Op
 from ..reference.sparten import sparten_one_sided_twin, sparten_twin
 from ..registry import Kernel
-from ._jit import jit, popcount64
-from .outputs import needed_tiles
-from .rows import group_starts
 
 BALANCING = ("none", "gb_s", "gb_h")
 SYNC = ("cluster", "none")

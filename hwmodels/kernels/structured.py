@@ -23,14 +23,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arch import Arch
+from ..counting.groups import group_starts
+from ..counting.jit import jit
 from ..counts import Compute
 from ..errors import InputError
 from ..mask import Mask
 from ..op import Op
 from ..reference.structured import highlight_twin, two_four_twin
 from ..registry import Kernel
-from ._jit import jit
-from .rows import group_starts
 
 
 class TwoFourParams(NamedTuple):

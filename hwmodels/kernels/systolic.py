@@ -22,12 +22,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arch import Arch
+from ..counting.groups import group_starts
 from ..counts import Compute
 from ..errors import InputError
 from ..op import Op
 from ..reference.systolic import systolic_twin
 from ..registry import Kernel
-from .rows import group_starts
 
 
 class SystolicParams(NamedTuple):

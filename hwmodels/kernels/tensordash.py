@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
+from ..counting.groups import group_starts, grouped_blocks
+from ..counting.jit import jit
 from ..counts import Compute
 from ..errors import InputError
 from ..mask import Words
 from ..op import Op
 from ..reference.tensordash import tensordash_twin
 from ..registry import Kernel
-from ._jit import jit
-from .rows import group_starts, grouped_blocks
 
 COUNTER_BITS = 48
 PACKS = 16  # 64-bit words that one pass over the claims handles: 64 rows of 16 lanes

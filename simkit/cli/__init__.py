@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import ablate, check, compare, cost, explore, look, road, talk, trace
+from . import compare, cost, diff, explore, inspect, pipeline, trace, validation, verbosity
 
 EPILOG = (
     "Exit codes: 0 done, 1 a check failed, 2 bad input, 3 damaged data, 4 something could not be had, 5 numbers that "
@@ -27,14 +27,14 @@ app = typer.Typer(
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for module in (road, look, check, explore, cost, ablate):
+for module in (pipeline, inspect, validation, explore, cost, diff):
     module.add_to(app)
 app.add_typer(trace.app, name="trace")
 app.add_typer(compare.app, name="compare")
 for group in (app, trace.app, compare.app):
     for info in group.registered_commands:
         assert info.callback is not None
-        info.callback = talk.talking(info.callback)
+        info.callback = verbosity.talking(info.callback)
 
 
 def _version(wanted: bool) -> None:
@@ -50,10 +50,10 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
-    quiet: talk.Quiet = False,
-    verbose: talk.Verbose = 0,
+    quiet: verbosity.Quiet = False,
+    verbose: verbosity.Verbose = 0,
 ) -> None:
-    talk.settle(quiet, verbose)
+    verbosity.settle(quiet, verbose)
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     # torch's threads spin while they wait: on cores that others use too, a step takes several times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    talk.begin()
+    verbosity.begin()
     try:
         app(prog_name="simkit", standalone_mode=True)
     except (KeyboardInterrupt, SystemExit) as ended:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .out import emit_json, emit_table
+from .output import emit_json, emit_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,26 +41,26 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="One object each tuning.")] = False,
 ) -> None:
     """Tune, record and replay a set of methods over seeds. A stopped comparison goes on where it was."""
-    from simkit import compare
+    from simkit.explore import methods
 
-    folder = compare.methods_folder(model, out)
+    folder = methods.methods_folder(model, out)
     if stored:
-        rows = compare.stored_methods(model)
+        rows = methods.stored_methods(model)
     else:
-        rows = compare.compare_methods(
+        rows = methods.compare_methods(
             model,
             data,
             tuning,
             seeds=seeds,
-            archs=arch or compare.ARCHS,
+            archs=arch or methods.ARCHS,
             samples=samples,
             test_samples=test_samples,
             sequences=sequences,
             out=folder,
         )
         settings = {"seeds": seeds, "samples": samples, "test_samples": test_samples, "sequences": sequences}
-        compare.save_methods(rows, folder / f"methods_{Path(model).name}.parquet", settings)
-    objects = compare.aggregate(rows)
+        methods.save_methods(rows, folder / f"methods_{Path(model).name}.parquet", settings)
+    objects = methods.aggregate(rows)
     _files(rows, objects, folder if not stored else None)
     if as_json:
         emit_json(objects)
@@ -72,10 +72,12 @@ def _files(rows: pd.DataFrame, objects: list[dict[str, Any]], out: Path | None) 
     """Write the figures and the table of a comparison that was run."""
     if out is None:
         return
-    from simkit import compare, plots, tables
-    from simkit.figures import save
+    from simkit import plots
+    from simkit.explore import methods
+    from simkit.plots.catalogue import save
+    from simkit.results import tables
 
-    table = compare.flat(objects)
+    table = methods.flat(objects)
     figures = {"density": None} | {f"energy-{arch}": arch for arch in table["arch"].unique()}
     for name, arch in figures.items():
         for ending in ("png", "pdf"):

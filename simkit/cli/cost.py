@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .out import emit_json, emit_table
+from .output import emit_json, emit_table
 
 COLUMNS = {
     "arch": "arch",
@@ -41,7 +41,7 @@ def cost(
 ) -> None:
     """Estimate time, energy and memory of a training step."""
     import simkit as sk
-    from simkit.result import concat
+    from simkit.results.result import concat
 
     costs = [
         sk.tuning_cost(

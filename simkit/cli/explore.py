@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from . import complete
-from .out import emit_json, emit_table, plain
-from .talk import progress
+from . import completion
+from .output import emit_json, emit_table, plain
+from .verbosity import progress
 
 # more points than this want a yes
 MANY = 100_000
@@ -50,12 +50,12 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Replay traces on every point of a design space. Run again, it goes on where it was."""
-    from simkit.cluster import Cluster
-    from simkit.plan import plan_of
-    from simkit.spec import load_spec
-    from simkit.sweep import run_plan, write_points
+    from simkit.explore.cluster import Cluster
+    from simkit.explore.grid import plan_of
+    from simkit.explore.spec import load_spec
+    from simkit.explore.sweep import run_plan, write_points
 
-    from .road import parse_changes
+    from .pipeline import parse_changes
 
     loaded = load_spec(spec)
     fixed = {name: [value] for name, value in parse_changes(change or []).items()}
@@ -91,8 +91,8 @@ def _print_event(event: dict[str, Any]) -> None:
 def _dry_run(plan: Any, processes: int | None, as_json: bool) -> None:
     from itertools import islice
 
-    from simkit.estimate import estimate
-    from simkit.sweep import default_processes
+    from simkit.explore.estimate import estimate
+    from simkit.explore.sweep import default_processes
 
     count = default_processes(plan.count(), processes)
     expected = estimate(plan, count)
@@ -152,8 +152,8 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print the Pareto front as JSON.")] = False,
 ) -> None:
     """Look for the Pareto front of a design space with Optuna. Run again, it goes on where it was."""
-    from simkit.search import SearchSpec, run_search, write_front
-    from simkit.spec import load_spec
+    from simkit.explore.search import SearchSpec, run_search, write_front
+    from simkit.explore.spec import load_spec
 
     loaded = load_spec(spec, SearchSpec)
     folder = out or Path("out") / spec.stem
@@ -181,7 +181,7 @@ def search(
 
 def timeline(
     trace: Annotated[str, typer.Argument(help="Trace.")],
-    arch: Annotated[str, typer.Option("--arch", "-a", help="Arch name or YAML.", autocompletion=complete.archs)],
+    arch: Annotated[str, typer.Option("--arch", "-a", help="Arch name or YAML.", autocompletion=completion.archs)],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file; open it at ui.perfetto.dev.")],
     op: Annotated[str | None, typer.Option(help="Op; the first with a recorded mask by default.")] = None,
     layer: Annotated[int, typer.Option(help="Layer.")] = 0,
@@ -191,9 +191,9 @@ def timeline(
 ) -> None:
     """Draw what PEs or SMs, stalls and DRAM do over time in a layer."""
     import simkit as sk
-    from simkit.timeline import write_timeline
+    from simkit.engine.timeline import write_timeline
 
-    from .road import parse_changes
+    from .pipeline import parse_changes
 
     loaded = sk.arch(arch, **parse_changes(change or []))
     typer.echo(write_timeline(sk.load_trace(trace), loaded, out, op=op, layer=layer, tokens=tokens, weights=weights))

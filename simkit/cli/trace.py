@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .out import emit_json, emit_table
+from .output import emit_json, emit_table
 
 app = typer.Typer(help="Inspect, verify, import and export traces.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -149,7 +149,7 @@ def stats(
 ) -> None:
     """Show unions, overlap, entropy and hot neurons of every site. Unions are over batches, overlap between tokens."""
     import simkit as sk
-    from traces.stats import summarise
+    from traces.transform.statistics import summarise
 
     rows = []
     for name, site in sk.load_trace(path).sites.items():

@@ -98,9 +98,9 @@ def _plain_passes(batch: int, device: str, dtype: str) -> Callable[[], _Spent]:
     import torch
 
     from traces import load_data, load_model
-    from traces.batches import sorted_order
-    from traces.inputs import prepare
-    from traces.models import default_task
+    from traces.data.batches import sorted_order
+    from traces.data.inputs import prepare
+    from traces.models.load import default_task
 
     task = default_task(MODEL)
     model = load_model(MODEL, task).to(device, getattr(torch, dtype)).eval()

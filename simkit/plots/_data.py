@@ -13,7 +13,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from hwmodels import Arch
 
-    from ..result import Result
+    from ..results.result import Result
 
 Ops = str | Iterable[str] | None
 
@@ -84,7 +84,7 @@ def arch_of(meta: dict[str, Any]) -> Arch:
     InputError
         If it is unknown here, or not what the run used.
     """
-    from ..replay import arch
+    from ..engine.replay import arch
 
     key = (str(meta["arch"]["name"]), str(meta["arch"]["hash"]))
     if key in _ARCHS:

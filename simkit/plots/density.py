@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.workload import label_of
 from ..errors import InputError
-from ..workload import label_of
 from .style import DASHES, axes, legend_above, mark, plain_log, styled
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ..tables import number
+from ..results.tables import number
 from ._data import Ops, action_table
 from .style import axes, bar_style, legend_above, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..result import Result
+    from ..results.result import Result
 
 # Many on-chip components share a colour, so that a stack has no more than what a reader can tell apart.
 GROUPS = {

@@ -21,7 +21,7 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     Parameters
     ----------
     table : DataFrame
-        `simkit.compare.flat`: one row for each tuning and arch.
+        `simkit.explore.methods.flat`: one row for each tuning and arch.
     ax : Axes, optional
         Where to draw.
     arch : str, optional

@@ -62,8 +62,8 @@ def union_density(
     InputError
         If a trace has no such site.
     """
-    from traces.stats import neuron_counts
-    from traces.stats import union_density as union_of
+    from traces.transform.statistics import neuron_counts
+    from traces.transform.statistics import union_density as union_of
 
     lines = _each(traces, op)
     ax = axes(ax)
@@ -114,7 +114,7 @@ def tile_density(
     InputError
         If more than one trace is given, or it has no such site.
     """
-    from traces.stats import tile_density as tiles_of
+    from traces.transform.statistics import tile_density as tiles_of
 
     one = one_trace(trace, "tile_density")
     masks = [site.mask() for site in sites_of(one, op)]
@@ -168,7 +168,7 @@ def coactivation(
     InputError
         If more than one trace is given, or it has no such site or layer.
     """
-    from traces import stats
+    from traces.transform import statistics
 
     one = one_trace(trace, "coactivation")
     sites = sites_of(one, op)
@@ -177,7 +177,7 @@ def coactivation(
     if wanted not in layers:
         raise InputError(f"trace '{one.name}' has no layer {wanted} of op '{op}'; it has {layers[0]} to {layers[-1]}")
     mask = sites[layers.index(wanted)].mask()
-    grid = phi(stats.coactivation(mask, limit=neurons) / mask.shape[0])
+    grid = phi(statistics.coactivation(mask, limit=neurons) / mask.shape[0])
     np.fill_diagonal(grid, np.nan)
     ax = axes(ax, 0.8)
     most = max(0.05, float(np.nanmax(np.abs(grid)))) if np.isfinite(grid).any() else 1.0
@@ -223,7 +223,7 @@ def hot_neurons(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> 
     InputError
         If a trace has no such site.
     """
-    from traces.stats import neuron_counts
+    from traces.transform.statistics import neuron_counts
 
     lines = _each(traces, op)
     ax = axes(ax)
@@ -272,7 +272,7 @@ def zero_runs(traces: Traces, ax: Axes | None = None, *, op: str = "down", longe
     InputError
         If a trace has no such site, or no zero.
     """
-    from traces.stats import zero_runs as runs_of
+    from traces.transform.statistics import zero_runs as runs_of
 
     lines = _each(traces, op)
     ax = axes(ax)
@@ -326,7 +326,7 @@ def token_overlap(traces: Traces, ax: Axes | None = None, *, op: str = "down") -
     InputError
         If a trace has no such site, or a single token.
     """
-    from traces.stats import neuron_counts, temporal_overlap
+    from traces.transform.statistics import neuron_counts, temporal_overlap
 
     def found(mask: Any) -> tuple[float, float]:
         if mask.shape[0] < 2:
@@ -363,7 +363,7 @@ def entropy(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> Axes
     InputError
         If a trace has no such site.
     """
-    from traces.stats import entropy_bits
+    from traces.transform.statistics import entropy_bits
 
     def found(mask: Any) -> tuple[float, float]:
         size = mask.shape[0] * mask.shape[1]

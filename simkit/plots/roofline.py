@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hwmodels import Arch
 
-    from ..result import Result
+    from ..results.result import Result
 
 
 @styled

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.workload import label_of
 from ..errors import InputError
-from ..workload import label_of
 from ._data import Ops, op_table, summary
 from .energy import row_bars, rows_aspect
 from .style import axes, grouped_bars, legend_above, mark, plain_log, points, styled
@@ -16,7 +16,7 @@ from .style import axes, grouped_bars, legend_above, mark, plain_log, points, st
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..result import Result
+    from ..results.result import Result
 
 # Beyond this ratio between the largest and the smallest bar a linear axis hides the small ones.
 LOG_FROM = 8.0

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..errors import InputError
-from ..tables import number
+from ..results.tables import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

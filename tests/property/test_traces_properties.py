@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from traces import import_masks
-from traces.edit import export_trace, merge_traces, slice_trace
-from traces.pack import pack, pack_torch, popcount, unpack
-from traces.stats import (
+from traces.storage.bits import pack, pack_torch, popcount, unpack
+from traces.transform.edit import export_trace, merge_traces, slice_trace
+from traces.transform.statistics import (
     as_mask,
     coactivation,
     entropy_bits,

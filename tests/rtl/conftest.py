@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simkit.errors import UnavailableError
-from simkit.rtl.tools import verilator_version
+from simkit.validation.rtl.tools import verilator_version
 
 
 @pytest.fixture(scope="session")

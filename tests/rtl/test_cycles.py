@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import hwmodels
-from simkit.rtl.build import Outcome, build, run_cases
-from simkit.rtl.cases import KINDS, Shape, draw, from_masks
-from simkit.rtl.designs import DESIGNS
-from simkit.rtl.encode import eie_case
-from simkit.rtl.tools import SOURCES
-from simkit.rtl.validate import _waveform_path, compare, validate_rtl, write_waveform
+from simkit.validation.rtl.build import Outcome, build, run_cases
+from simkit.validation.rtl.cases import KINDS, Shape, draw, from_masks
+from simkit.validation.rtl.designs import DESIGNS
+from simkit.validation.rtl.encode import eie_case
+from simkit.validation.rtl.tools import SOURCES
+from simkit.validation.rtl.validate import _waveform_path, compare, validate_rtl, write_waveform
 
 CASES = 220
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "golden"

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 import hwmodels
-from simkit.rtl import power
-from simkit.rtl.gate_designs import GATE_DESIGNS, STIMULI
-from simkit.rtl.gatesim import pack_traces, simulate, unpack_traces
-from simkit.rtl.liberty import load_library, truth_table
-from simkit.rtl.netlist import OPERATIONS, Netlist
-from simkit.rtl.opensta import opensta_power_w
-from simkit.rtl.results import TABLE, break_even, energy_table, load_results, scaled
-from simkit.rtl.stimuli import OFFSETS, tensordash
-from simkit.rtl.synth import LIBERTY, prove, synth, synthesise
+from simkit.validation.rtl import power
+from simkit.validation.rtl.gate_designs import GATE_DESIGNS, STIMULI
+from simkit.validation.rtl.gatesim import pack_traces, simulate, unpack_traces
+from simkit.validation.rtl.liberty import load_library, truth_table
+from simkit.validation.rtl.netlist import OPERATIONS, Netlist
+from simkit.validation.rtl.opensta import opensta_power_w
+from simkit.validation.rtl.results import TABLE, break_even, energy_table, load_results, scaled
+from simkit.validation.rtl.stimuli import OFFSETS, tensordash
+from simkit.validation.rtl.synth import LIBERTY, prove, synth, synthesise
 
 needs_cells = pytest.mark.skipif(not LIBERTY.is_file(), reason=f"no cell library at {LIBERTY} (qflow-tech-osu018)")
 

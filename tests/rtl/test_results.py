@@ -8,9 +8,9 @@ import pytest
 
 mpl.use("Agg")
 
-from simkit.rtl.figure import PANEL, energy_from_gates
-from simkit.rtl.results import break_even, load_results
-from simkit.rtl.stimuli import SETTLE, cnvlutin, sparten
+from simkit.plots.gates import PANEL, energy_from_gates
+from simkit.validation.rtl.results import break_even, load_results
+from simkit.validation.rtl.stimuli import SETTLE, cnvlutin, sparten
 
 
 def _row(design: str, twin: str, density: float, slot: float, area: float) -> dict:

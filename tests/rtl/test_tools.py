@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from simkit.errors import InputError, UnavailableError
-from simkit.rtl import build as building
-from simkit.rtl import synth as synthesis
-from simkit.rtl import tools, validate_rtl
-from simkit.rtl.designs import design_of
+from simkit.validation.rtl import build as building
+from simkit.validation.rtl import synth as synthesis
+from simkit.validation.rtl import tools, validate_rtl
+from simkit.validation.rtl.designs import design_of
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_no_cell_library(tmp_path):
 
 
 def test_damaged_cell_library(tmp_path):
-    from simkit.rtl.liberty import load_library
+    from simkit.validation.rtl.liberty import load_library
 
     path = tmp_path / "cells.lib"
     path.write_text("library(x) { cell(A) { area : 1;")

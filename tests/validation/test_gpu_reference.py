@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from simkit.validate_gpu import table, validate_reference
+from simkit.validation.gpu import table, validate_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 

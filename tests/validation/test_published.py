@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from simkit.validate_published import EYERISS_LAYERS, REFERENCE, validate_published
+from simkit.validation.published import EYERISS_LAYERS, REFERENCE, validate_published
 
 # Targets that i.i.d. masks of rounded densities do not reach; each row carries the reason.
 KNOWN_OFF = {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .ada_density import BlockGates
 from .change import Change, Method, Part
-from .density import DensityLoss
-from .lora import LoRA
-from .plain import FullTuning, NoModule
-from .prune import Prune
-from .quantise import Quantise
+from .methods.ada_density import BlockGates
+from .methods.density import DensityLoss
+from .methods.lora import LoRA
+from .methods.plain import FullTuning, NoModule
+from .methods.prune import Prune
+from .methods.quantise import Quantise
+from .methods.relufy import Activation
 from .registry import TuningEntry, list_tunings, load_tuning, methods, presets
-from .relufy import Activation
 from .result import TuneResult, load_tuned, open_result
 from .spec import Distil, Training, Tuning
 from .train import tune

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     import torch
 
-    from ..batches import Batch
-    from ..sites import MLPSite
+    from ..data.batches import Batch
+    from ..models.sites import MLPSite
 
 Decided = Mapping[str, "torch.Tensor"]
 
@@ -24,11 +24,11 @@ class Sample:
     Parameters
     ----------
     batches : callable
-        ``batches(count, size)`` yields that many `traces.batches.Batch` of that many items, always the same ones.
+        ``batches(count, size)`` yields that many `traces.data.batches.Batch` of that many items, always the same ones.
     loss : callable
         ``loss(net, batch)`` is the task's loss, with a graph.
     task : str
-        One of `traces.models.TASKS`.
+        One of `traces.models.load.TASKS`.
     seed : int
         The tuning's.
     """

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..batches import sorted_order
-from ..inputs import Inputs
-from ..sites import MLPSite
-from .density import ActivationTap, of_tokens
+from ..data.batches import sorted_order
+from ..data.inputs import Inputs
+from ..models.sites import MLPSite
+from .methods.density import ActivationTap, of_tokens
 from .score import LANGUAGE, Scores
 
 BATCH = 64
@@ -29,7 +29,7 @@ def evaluate(net: Any, inputs: Inputs, sites: list[MLPSite], task: str, progress
     sites : list of MLPSite
         Where density is counted.
     task : str
-        One of `traces.models.TASKS`.
+        One of `traces.models.load.TASKS`.
     progress : bool
         Show a progress bar on stderr.
 

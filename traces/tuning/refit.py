@@ -8,16 +8,16 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
-from .density import of_tokens
 from .layers.lowrank import as_kept, matrix
+from .methods.density import of_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
 
-    from ..batches import Batch
-    from ..sites import MLPSite
+    from ..data.batches import Batch
+    from ..models.sites import MLPSite
     from .change import Sample
 
 Kind = Literal["bias", "weights"]

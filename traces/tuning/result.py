@@ -10,9 +10,9 @@ from typing import Any
 
 from ..errors import CorruptError, InputError
 from ..files import write_atomic
-from ..models import load_model
+from ..models.load import load_model
 from .change import Change, Decided, Sample
-from .lora import heads
+from .methods.lora import heads
 from .spec import Tuning, load_tuning_file
 
 SCHEMA = "zeroskip.tuning/2"
@@ -122,7 +122,7 @@ def build_model(
     Parameters
     ----------
     model, task, labels
-        As for `traces.models.load_model`.
+        As for `traces.models.load.load_model`.
     tuning : Tuning
         Its changes are made in order.
     decided : mapping, optional
@@ -190,7 +190,7 @@ def _own(decided: Decided | None, index: int) -> Decided:
 
 def dropout_fields(model: str, rate: float) -> dict[str, float]:
     """Return every dropout field that the model's configuration has, set to one rate."""
-    from ..models import load_config
+    from ..models.load import load_config
 
     known = load_config(model).to_dict()
     fields = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "resid_pdrop")

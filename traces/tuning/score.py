@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from ..batches import Batch
+    from ..data.batches import Batch
 
 LANGUAGE = ("causal-lm", "seq2seq")
 
@@ -39,7 +39,7 @@ class Scores:
     Parameters
     ----------
     task : str
-        One of `traces.models.TASKS`.
+        One of `traces.models.load.TASKS`.
     """
 
     def __init__(self, task: str) -> None:

@@ -14,14 +14,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from ..errors import InputError, did_you_mean
-from .ada_density import BlockGates
 from .change import Change, Part
-from .density import DensityLoss
-from .lora import LoRA
-from .prune import Prune
-from .quantise import Quantise
-from .relufy import Activation
-from .salf import Freeze
+from .methods.ada_density import BlockGates
+from .methods.density import DensityLoss
+from .methods.lora import LoRA
+from .methods.prune import Prune
+from .methods.quantise import Quantise
+from .methods.relufy import Activation
+from .methods.salf import Freeze
 
 
 def _modules() -> dict[str, type[Part]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..data import load_data
+from ..data.load import load_data
 from ..errors import InputError
-from ..models import default_task
+from ..models.load import default_task
 from .registry import load_tuning
 from .result import MEASUREMENTS, TuneResult, open_result
 from .spec import Tuning
@@ -52,7 +52,7 @@ def tune(
     text, label : str, optional
         Column names of a file or hub data set: ``text`` and ``label`` by default.
     task : str, optional
-        One of `traces.models.TASKS`; what the model is for by default.
+        One of `traces.models.load.TASKS`; what the model is for by default.
     progress : bool
         Show a progress bar on stderr.
 

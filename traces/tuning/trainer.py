@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from ..batches import Batch, training_order
-from ..data import Data
+from ..data.batches import Batch, training_order
+from ..data.inputs import Inputs, prepare
+from ..data.load import Data
 from ..errors import InputError, NumericError
 from ..files import write_atomic, write_json
-from ..inputs import Inputs, prepare
+from ..models.sites import find_sites
 from ..provenance import provenance
-from ..sites import find_sites
 from . import checkpoint
 from .change import Sample
-from .density import ActivationTap, factors, of_tokens, penalty
 from .evaluate import evaluate
+from .methods.density import ActivationTap, factors, of_tokens, penalty
 from .result import (
     DECIDED,
     MEASUREMENTS,

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from traces.files import write_json
 from traces.provenance import provenance
 from traces.tuning import FullTuning, LoRA, Training, Tuning, load_tuned, tune
-from traces.tuning.salf import Freeze
-from traces.tuning.spt import Spt
+from traces.tuning.methods.salf import Freeze
+from traces.tuning.methods.spt import Spt
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "traces"))  # makers of tiny models
 

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "unit" / "traces"))
 import torch
 from measured_memory import measured_peak
 
-from traces.cost import PROBES, example, loss_of
 from traces.files import write_json
-from traces.memory import step_memory
 from traces.provenance import provenance
+from traces.training_step.memory import step_memory
+from traces.training_step.ops import PROBES, example, loss_of
 from traces.tuning.registry import load_tuning
 from traces.tuning.result import build_model
 

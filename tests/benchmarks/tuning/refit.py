@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simkit.compare import comparisons
-from traces.batches import Batch
-from traces.data import load_data
+from simkit.explore.methods import comparisons
+from traces.data.batches import Batch
+from traces.data.inputs import prepare
+from traces.data.load import load_data
 from traces.files import write_json
-from traces.inputs import prepare
-from traces.models import load_model
+from traces.models.load import load_model
+from traces.models.sites import find_sites
 from traces.provenance import provenance
-from traces.sites import find_sites
 from traces.tuning import Activation, load_tuned, load_tuning, tune
 from traces.tuning.change import Sample
 from traces.tuning.evaluate import evaluate

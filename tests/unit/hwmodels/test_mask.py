@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hwmodels import InputError, Mask, OnesMask, PackedMask
-from hwmodels.kernels.outputs import grouped_tiles, needed_tiles
-from hwmodels.kernels.rows import group_starts, grouped_blocks
-from hwmodels.kernels.tally import (
+from hwmodels.counting.groups import group_starts, grouped_blocks
+from hwmodels.counting.nonzeros import (
     column_counts,
     column_rounds,
     in_column_order,
@@ -20,6 +19,7 @@ from hwmodels.kernels.tally import (
     row_counts,
     weighted_row_counts,
 )
+from hwmodels.counting.output_tiles import grouped_tiles, needed_tiles
 from hwmodels.mask import load
 from hwmodels.op import Op
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels import Arch, InputError, OnesMask, Op, PackedMask, load_arch, simulate
-from hwmodels.kernels.formats import run_entries
+from hwmodels.counting.run_lengths import run_entries
 from hwmodels.memory import stored_bits, traffic
 from hwmodels.reference.eie import encoded_length
 

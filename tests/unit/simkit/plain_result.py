@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from simkit.result import COLUMNS, Result
+from simkit.results.result import COLUMNS, Result
 
 ARCHS = {"systolic_32x32": 1.0, "cnvlutin": 4.0, "eie": 20.0}
 TUNINGS = {"lora": 1.0, "relu": 0.2}

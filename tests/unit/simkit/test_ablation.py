@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from simkit import diff
 from simkit.cli import app
 from simkit.errors import InputError
-from simkit.result import Result
+from simkit.results.result import Result
 
 
 def only(result: Result, **keep: str) -> Result:

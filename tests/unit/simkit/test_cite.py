@@ -10,7 +10,7 @@ from plain_result import plain_result
 
 import hwmodels
 import simkit as sk
-from simkit.cite import KEY, bibliography, sources
+from simkit.results.citations import KEY, bibliography, sources
 
 # the name simkit.cite is the function
 module = import_module("simkit.cite")

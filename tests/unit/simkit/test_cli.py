@@ -205,7 +205,7 @@ def test_log_is_on_stderr_when_asked_for(
 ) -> None:
     done = simkit(*before, "replay", str(plain_trace_path), "--arch", "cnvlutin", *after)
     assert done.returncode == 0
-    assert ("simkit.replay: trace" in done.stderr) == logged
+    assert ("simkit.engine.replay: trace" in done.stderr) == logged
     assert "simkit.replay" not in done.stdout
 
 
@@ -213,7 +213,7 @@ def test_quiet_hides_bars_but_not_errors(
     plain_trace_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a quick sweep is over before its bar would be shown
-    monkeypatch.setattr(importlib.import_module("simkit.sweep"), "DELAY_S", 0.0)
+    monkeypatch.setattr(importlib.import_module("simkit.explore.sweep"), "DELAY_S", 0.0)
     spec = tmp_path / "s.yaml"
     spec.write_text(f"traces: {plain_trace_path}\narchs: cnvlutin\nfields: {{lanes: [8, 16]}}\n", encoding="utf-8")
     assert "2/2" in simkit("sweep", str(spec), "-o", str(tmp_path / "a")).stderr
@@ -224,7 +224,7 @@ def test_quiet_hides_bars_but_not_errors(
 
 def test_verbosity_ends_with_the_command(plain_trace_path: Path) -> None:
     simkit("-v", "ls", "archs")
-    assert simkit("replay", str(plain_trace_path), "--arch", "cnvlutin").stderr.count("simkit.replay") == 0
+    assert simkit("replay", str(plain_trace_path), "--arch", "cnvlutin").stderr.count("simkit.engine.replay") == 0
 
 
 # NO_COLOR is about colours alone: bold, italic and what ends them may stay
@@ -288,13 +288,14 @@ def test_shell_completes_names(monkeypatch: pytest.MonkeyPatch, line: str, wante
 def test_stopped_by_the_user_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, wanted: str
 ) -> None:
-    from simkit import figures, spec
+    from simkit.explore import spec
+    from simkit.plots import catalogue
 
     def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(spec, "load_spec", stop)
-    monkeypatch.setattr(figures, "draw_to_file", stop)
+    monkeypatch.setattr(catalogue, "draw_to_file", stop)
     args = {"sweep": ("s.yaml",), "plot": ("speedup", "r.parquet", "-o", str(tmp_path / "f.png"))}[command]
     done = simkit(command, *args)
     assert done.returncode == 130

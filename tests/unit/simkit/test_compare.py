@@ -11,9 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 import simkit as sk
-from simkit import compare, plots, tables
+from simkit import plots
 from simkit.cli import app
 from simkit.errors import InputError
+from simkit.explore import methods
+from simkit.results import tables
 from traces.tuning import Distil, load_tuning
 from traces.tuning.result import open_result
 
@@ -34,12 +36,12 @@ def yamls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def run(tiny_model: str, tiny_data: str, yamls: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("methods")
     rows = sk.compare_methods(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=out, progress=False)
-    compare.save_methods(rows, out / "kept.parquet", {"seeds": 2})
+    methods.save_methods(rows, out / "kept.parquet", {"seeds": 2})
     return out
 
 
 def test_one_row_for_each_tuning_seed_and_arch(run: Path) -> None:
-    rows = compare.load_methods(run / "kept.parquet")
+    rows = methods.load_methods(run / "kept.parquet")
     assert len(rows) == 2 * 2 * 2
     assert rows.attrs["settings"] == {"seeds": 2}
     assert rows.attrs["environment"]["python"]
@@ -55,15 +57,15 @@ def test_one_row_for_each_tuning_seed_and_arch(run: Path) -> None:
 
 
 def test_means_and_standard_errors_are_over_seeds(run: Path) -> None:
-    rows = compare.load_methods(run / "kept.parquet")
-    objects = compare.aggregate(rows)
+    rows = methods.load_methods(run / "kept.parquet")
+    objects = methods.aggregate(rows)
     assert [o["tuning"] for o in objects] == ["plain", "relu"]
     relu = rows[rows["tuning"] == "relu"].drop_duplicates("seed")
     assert relu["seed"].tolist() == [0, 1]
     assert objects[1]["accuracy"] == pytest.approx(relu["accuracy"].mean())
     assert objects[1]["accuracy_se"] == pytest.approx(relu["accuracy"].std(ddof=1) / math.sqrt(2))
     assert set(objects[1]["archs"]) == set(ARCHS)
-    single = compare.aggregate(rows[rows["seed"] == 0])[1]
+    single = methods.aggregate(rows[rows["seed"] == 0])[1]
     n, p = int(relu["test_samples"].iloc[0]), single["accuracy"]
     assert single["accuracy_se"] == pytest.approx(math.sqrt(p * (1 - p) / n))
 
@@ -78,16 +80,16 @@ def test_a_finished_run_is_not_done_again(
 
     monkeypatch.setattr(trainer.Trainer, "_step", refuse)
     again = sk.compare_methods(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=run, progress=False)
-    pd.testing.assert_frame_equal(again, compare.load_methods(run / "kept.parquet"))
+    pd.testing.assert_frame_equal(again, methods.load_methods(run / "kept.parquet"))
 
 
 def test_a_named_set_states_samples_and_rates_and_starts_where_it_should(
     tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = compare.Comparison(
+    named = methods.Comparison(
         tiny_model, tiny_data, ("threshold-refit",), samples=64, test_samples=20, rates={"threshold-refit": 3e-4}
     )
-    monkeypatch.setattr(compare, "comparisons", lambda: {tiny_model: named})
+    monkeypatch.setattr(methods, "comparisons", lambda: {tiny_model: named})
     rows = sk.compare_methods(tiny_model, seeds=1, archs=ARCHS, sequences=4, out=tmp_path, progress=False)
     assert rows["density"].max() < 0.25
     assert rows["test_samples"].unique() == [20]
@@ -100,8 +102,8 @@ def test_a_named_set_states_samples_and_rates_and_starts_where_it_should(
 
 def test_what_teaches_is_tuned_as_all_others_are(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
     train = {"max_length": 8, "batch_size": 4}
-    plan = compare.Comparison(tiny_model, tiny_data, ("taught",), samples=32, test_samples=20, train=train)
-    bench = compare._Bench(plan, ARCHS, 4, tmp_path, False)
+    plan = methods.Comparison(tiny_model, tiny_data, ("taught",), samples=32, test_samples=20, train=train)
+    bench = methods._Bench(plan, ARCHS, 4, tmp_path, False)
     taught = load_tuning("lora").model_copy(update={"name": "taught", "distil": Distil(teacher="lora", weight=1.0)})
     done = bench._tune(taught, 0)
     assert sorted(p.name for p in (tmp_path / "tunings").iterdir()) == ["lora-32-s0", "taught-32-s0"]
@@ -115,11 +117,11 @@ def test_what_teaches_is_tuned_as_all_others_are(tiny_model: str, tiny_data: str
 
 def test_front_keeps_what_nothing_beats() -> None:
     table = pd.DataFrame({"accuracy": [0.8, 0.7, 0.9, 0.6], "density": [0.2, 0.1, 0.9, 0.3]})
-    assert compare.on_front(table, "density").tolist() == [True, True, True, False]
+    assert methods.on_front(table, "density").tolist() == [True, True, True, False]
 
 
 def test_figure_and_table_show_every_tuning(run: Path) -> None:
-    flat = compare.flat(compare.aggregate(compare.load_methods(run / "kept.parquet")))
+    flat = methods.flat(methods.aggregate(methods.load_methods(run / "kept.parquet")))
     drawn = plots.methods_front(flat, arch="cnvlutin")
     own = flat[flat["arch"] == "cnvlutin"].set_index("tuning")
     drawn_at = {bar.get_label(): (bar.lines[0].get_xdata()[0], bar.lines[0].get_ydata()[0]) for bar in drawn.containers}
@@ -149,17 +151,17 @@ def test_command_prints_objects_and_leaves_files(run: Path, tiny_model: str, tin
 
 @pytest.mark.parametrize("model", ["minilm-l6", "dinov2-s"])
 def test_every_tuning_of_a_named_set_is_stored(model: str) -> None:
-    objects = compare.aggregate(compare.stored_methods(model))
-    assert [o["tuning"] for o in objects] == list(compare.comparisons()[model].tunings)
+    objects = methods.aggregate(methods.stored_methods(model))
+    assert [o["tuning"] for o in objects] == list(methods.comparisons()[model].tunings)
 
 
 def test_a_language_model_is_scored_by_its_perplexity() -> None:
-    objects = compare.aggregate(compare.stored_methods("smollm2-135m"))
-    assert {o["tuning"] for o in objects} <= set(compare.comparisons()["smollm2-135m"].tunings)
+    objects = methods.aggregate(methods.stored_methods("smollm2-135m"))
+    assert {o["tuning"] for o in objects} <= set(methods.comparisons()["smollm2-135m"].tunings)
     done = CliRunner().invoke(
         app, ["compare", "methods", "--stored", "--model", "smollm2-135m"], env={"COLUMNS": "200"}
     )
-    heads = tables.methods_table(compare.flat(objects)).to_markdown().splitlines()[0]
+    heads = tables.methods_table(methods.flat(objects)).to_markdown().splitlines()[0]
     assert "perplexity" in heads
     for item in objects:
         assert 20 < item["perplexity"] < 200
@@ -172,17 +174,17 @@ def test_bad_input(tmp_path: Path, tiny_model: str) -> None:
     with pytest.raises(InputError, match="must be positive"):
         sk.compare_methods(seeds=0, out=tmp_path)
     with pytest.raises(InputError, match="no stored comparison for 'other'"):
-        compare.stored_methods("other")
+        methods.stored_methods("other")
     (tmp_path / "x.parquet").write_bytes(b"no")
     with pytest.raises(InputError, match="no comparison of methods"):
-        compare.load_methods(tmp_path / "x.parquet")
+        methods.load_methods(tmp_path / "x.parquet")
     assert not list(tmp_path.glob("traces"))
 
 
 def test_stored_comparison_is_whole_and_says_where_it_comes_from() -> None:
-    rows = compare.stored_methods("minilm-l6")
-    objects = compare.aggregate(rows)
-    named = compare.comparisons()["minilm-l6"].tunings
+    rows = methods.stored_methods("minilm-l6")
+    objects = methods.aggregate(rows)
+    named = methods.comparisons()["minilm-l6"].tunings
     assert {o["tuning"] for o in objects} <= set(named)
     assert len(objects) >= 15
     assert rows.attrs["settings"]["samples"] == objects[0]["train_samples"]
@@ -192,7 +194,7 @@ def test_stored_comparison_is_whole_and_says_where_it_comes_from() -> None:
         assert 0.4 < item["accuracy"] < 0.95
         assert 0 < item["density"] <= 1
         assert item["accuracy_se"] > 0
-        assert set(item["archs"]) == set(compare.ARCHS)
+        assert set(item["archs"]) == set(methods.ARCHS)
     # what no run can change: an added module slows a design that skips nothing, a swap to ReLU speeds up one that does
     assert by_name["lora"]["archs"]["h100_sxm"]["speedup"] == pytest.approx(1.0, abs=0.01)
     assert by_name["relu"]["archs"]["cnvlutin"]["speedup_down"] > 3

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 import simkit as sk
 import traces
 from simkit.cli import app
-from simkit.cost import PASSES, pass_of
-from traces.cost import example, loss_of
+from simkit.engine.training_cost import PASSES, pass_of
 from traces.errors import InputError
-from traces.sites import find_sites
+from traces.models.sites import find_sites
+from traces.training_step.ops import example, loss_of
 from traces.tuning import Activation, FullTuning, LoRA, NoModule, Training, Tuning
 from traces.tuning.result import build_model
 

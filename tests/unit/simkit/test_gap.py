@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from simkit import gap
+from simkit.engine import gap
+from simkit.engine.replay import load_trace
 from simkit.errors import InputError
-from simkit.replay import load_trace
 
 ARCHS = ("tile_barrier_32x32", "statistical_32x32", "sparten")
 

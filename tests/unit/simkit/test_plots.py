@@ -18,7 +18,7 @@ from plain_result import ACCURACY, ARCHS, TUNINGS, plain_result
 
 import simkit as sk
 from simkit.errors import InputError
-from simkit.figures import draw_to_file, drawers, save
+from simkit.plots.catalogue import draw_to_file, drawers, save
 from simkit.plots.roofline import peak_macs_per_s
 from simkit.plots.speedup import stall_shares
 from simkit.plots.style import WIDTHS

@@ -14,8 +14,8 @@ from matplotlib import pyplot as plt
 import simkit as sk
 from hwmodels import PackedMask
 from simkit.errors import InputError
-from simkit.figures import catalogue, draw_to_file, drawers
 from simkit.plots import patterns
+from simkit.plots.catalogue import catalogue, draw_to_file, drawers
 
 SMALL = Path(__file__).parents[2] / "data" / "minilm_relu_small.zarr"
 OF_TRACES = ("union", "tiles", "coactivation", "hot-neurons", "zero-runs", "overlap", "entropy")

@@ -9,9 +9,9 @@ import pytest
 
 import hwmodels
 import simkit as sk
+from simkit.engine.replay import build_ops
 from simkit.errors import CorruptError, InputError
-from simkit.replay import build_ops
-from simkit.result import KEY, concat, load_result
+from simkit.results.result import KEY, concat, load_result
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +115,8 @@ def test_unknown_op_names_the_known(trace) -> None:
 def test_functions_are_not_hidden_by_their_modules() -> None:
     from importlib import import_module
 
-    assert import_module("simkit.replay").replay is sk.replay
-    assert import_module("simkit.sweep").sweep is sk.sweep
+    assert import_module("simkit.engine.replay").replay is sk.replay
+    assert import_module("simkit.explore.sweep").sweep is sk.sweep
 
 
 def test_batch_decides_launches(trace) -> None:

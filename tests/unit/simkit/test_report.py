@@ -14,12 +14,12 @@ from plain_result import ARCHS, plain_result
 
 import hwmodels
 import simkit as sk
-import simkit.evidence
+import simkit.report.evidence
 import traces
 from simkit.errors import InputError
-from simkit.report import table_of, write_report
-from simkit.report_charts import MAX_ROWS, chart_data
-from simkit.report_facts import arch_rows, layer_table, run_facts, statuses, trace_rows
+from simkit.report.charts import MAX_ROWS, chart_data
+from simkit.report.facts import arch_rows, layer_table, run_facts, statuses, trace_rows
+from simkit.report.page import table_of, write_report
 
 CHECKS = [
     {"arch": "eie", "target": "A", "verdict": "exact", "error": 0.0, "source": "s", "reason": ""},
@@ -30,7 +30,7 @@ CHECKS = [
 
 @pytest.fixture(autouse=True)
 def _few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simkit.evidence.published_rows", lambda: CHECKS)
+    monkeypatch.setattr("simkit.report.evidence.published_rows", lambda: CHECKS)
 
 
 def test_page_is_self_contained_and_whole(tmp_path: Path) -> None:
@@ -107,19 +107,21 @@ def test_a_design_of_another_version_is_said_so() -> None:
 
 
 def test_checks_of_a_design() -> None:
-    status = simkit.evidence.design_status("eie")
+    status = simkit.report.evidence.design_status("eie")
     assert (status["checks"], status["exact"], status["off"]) == (2, 1, 1)
     assert status["worst"] == pytest.approx(25.0)
     assert status["note"] == "largest at: B"
-    assert simkit.evidence.design_status("cnvlutin")["checks"] == 0
+    assert simkit.report.evidence.design_status("cnvlutin")["checks"] == 0
 
 
 def test_a_gpus_errors_on_measurements_are_told() -> None:
-    status = simkit.evidence.design_status("h100_sxm")
-    best = next(r for r in simkit.evidence.measured_rows() if r["device"] == "h100_sxm" and r["model"] == "calibrated")
+    status = simkit.report.evidence.design_status("h100_sxm")
+    best = next(
+        r for r in simkit.report.evidence.measured_rows() if r["device"] == "h100_sxm" and r["model"] == "calibrated"
+    )
     assert f"mean error {best['mape_percent']:.1f} %" in status["measured"]
     assert best["rows_scored"] > 0
-    assert simkit.evidence.design_status("eie")["measured"] == ""
+    assert simkit.report.evidence.design_status("eie")["measured"] == ""
 
 
 def test_traces_appear_once_with_what_was_measured() -> None:

@@ -15,9 +15,9 @@ import pytest
 import hwmodels
 import simkit as sk
 from simkit.errors import InputError, UnavailableError
-from simkit.search import Found, SearchSpec, run_search, write_front
-from simkit.spec import load_spec
-from simkit.sweep import points
+from simkit.explore.search import Found, SearchSpec, run_search, write_front
+from simkit.explore.spec import load_spec
+from simkit.explore.sweep import points
 
 pytest.importorskip("optuna", reason="needs Optuna: pip install 'zeroskip[search]'")
 # 5 x 3 x 2 = 30 points: small enough to know the whole front
@@ -96,7 +96,7 @@ def test_a_search_goes_on_where_it_was(plain_trace_path: Path, tmp_path: Path, m
     # trials that come later choose anew, and do not repeat the first ones
     chosen = [tuple(row) for row in again.table[["lanes", "clock", "memory.bandwidth"]].to_numpy()]
     assert chosen[8:11] != chosen[0:3]
-    monkeypatch.setattr("simkit.search.Objective.__call__", lambda *_: pytest.fail("searched again"))
+    monkeypatch.setattr("simkit.explore.search.Objective.__call__", lambda *_: pytest.fail("searched again"))
     assert len(run_search(spec, tmp_path, trials=11).table) == 11
 
 

@@ -110,7 +110,7 @@ def test_a_place_that_cannot_be_written_is_exit_code_6(place: Path, command: tup
 
 def test_scheduler_that_is_not_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="needs dask.distributed: pip install 'zeroskip[cluster]'")
-    monkeypatch.setattr("simkit.cluster.Cluster.__init__.__defaults__", (None, None, None, 1.0, 1.0))
+    monkeypatch.setattr("simkit.explore.cluster.Cluster.__init__.__defaults__", (None, None, None, 1.0, 1.0))
     before = sorted(place.rglob("*"))
     line = error_line(simkit("sweep", "good.yaml", "--scheduler", "tcp://127.0.0.1:9", "-o", "made", "-q"), 4)
     assert "no scheduler answers at tcp://127.0.0.1:9 within 1 s; start one with 'dask scheduler'" in line

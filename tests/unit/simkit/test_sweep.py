@@ -20,13 +20,13 @@ import pytest
 import simkit as sk
 from hwmodels import registry
 from simkit import cli
-from simkit.cluster import Cluster
 from simkit.errors import StorageError, VersionError
-from simkit.parts import Parts
-from simkit.plan import make_plan
-from simkit.pool import DEATHS, Feed, LocalPool
-from simkit.result import load_meta, load_result
-from simkit.sweep import points, run_plan
+from simkit.explore.cluster import Cluster
+from simkit.explore.grid import make_plan
+from simkit.explore.parts import Parts
+from simkit.explore.pool import DEATHS, Feed, LocalPool
+from simkit.explore.sweep import points, run_plan
+from simkit.results.result import load_meta, load_result
 
 GRID: dict[str, list[Any]] = {
     "lanes": [8, 16],
@@ -38,7 +38,7 @@ GRID: dict[str, list[Any]] = {
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the archs that were replayed in this process."""
-    import simkit.worker as worker
+    import simkit.explore.worker as worker
 
     seen: list[str] = []
     real = worker.add_run
@@ -232,7 +232,7 @@ def test_killed_local_worker_loses_nothing(plain_trace_path: Path, tmp_path: Pat
         if event["event"] == "point" and not killed:
             me = str(os.getpid())
             found = subprocess.run(
-                ["pgrep", "-P", me, "-f", "simkit.worker"], capture_output=True, text=True, check=True
+                ["pgrep", "-P", me, "-f", "simkit.explore.worker"], capture_output=True, text=True, check=True
             )
             killed.append(int(found.stdout.split()[0]))
             os.kill(killed[0], signal.SIGKILL)
@@ -301,7 +301,7 @@ SMALL_TRACE = Path(__file__).parents[2] / "data" / "minilm_relu_small.zarr"
 @pytest.mark.parametrize("ops", [["down"], None], ids=["6 GEMMs", "134 GEMMs and the vector ops"])
 def test_a_point_costs_two_milliseconds(ops: list[str] | None, tmp_path: Path) -> None:
     """Beyond the masks, which are counted once: CPU time, as other processes may have the cores."""
-    from simkit.worker import Worker, job_of
+    from simkit.explore.worker import Worker, job_of
 
     bandwidths = [f"{value} GB/s" for value in range(1, 402)]
     fields = {"memory.bandwidth": bandwidths}

@@ -16,9 +16,9 @@ import hwmodels
 import simkit as sk
 from hwmodels.units import parse
 from simkit.errors import InputError
-from simkit.expr import Expression
-from simkit.plan import make_plan, plan_of
-from simkit.spec import Range, SweepSpec, load_spec
+from simkit.explore.expression import Expression
+from simkit.explore.grid import make_plan, plan_of
+from simkit.explore.spec import Range, SweepSpec, load_spec
 
 
 def spec_file(folder: Path, text: str) -> Path:
@@ -203,7 +203,7 @@ def test_wildcard_that_matches_nothing(tmp_path: Path) -> None:
 
 
 def test_the_specs_of_the_how_to_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from simkit.search import SearchSpec
+    from simkit.explore.search import SearchSpec
 
     root = Path(__file__).resolve().parents[3]
     monkeypatch.chdir(root)

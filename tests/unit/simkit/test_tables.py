@@ -13,7 +13,7 @@ from plain_result import ARCHS, plain_result
 
 import simkit as sk
 from simkit.errors import InputError
-from simkit.tables import Column, latex, number
+from simkit.results.tables import Column, latex, number
 
 
 @pytest.mark.parametrize(

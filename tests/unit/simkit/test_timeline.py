@@ -13,8 +13,8 @@ import pytest
 import hwmodels
 import simkit as sk
 from hwmodels import Op, PackedMask
+from simkit.engine.timeline import DRAM, STALLS, UNITS, draw, write_timeline
 from simkit.errors import InputError
-from simkit.timeline import DRAM, STALLS, UNITS, draw, write_timeline
 
 # Trace Event Format: what an event of each phase holds, and the argument of each kind of metadata
 FIELDS = {

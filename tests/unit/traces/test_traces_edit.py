@@ -10,9 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from traces import open_trace
-from traces.edit import export_trace, merge_traces, slice_trace
 from traces.errors import InputError
-from traces.trace import Trace
+from traces.storage.trace import Trace
+from traces.transform.edit import export_trace, merge_traces, slice_trace
 
 
 @pytest.fixture

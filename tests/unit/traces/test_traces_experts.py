@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import simkit as sk
 import traces
-from traces.batches import collate, encode, sorted_order
-from traces.edit import slice_trace
+from traces.data.batches import collate, encode, sorted_order
 from traces.errors import InputError
-from traces.experts import expert_sites, recorded_experts
-from traces.models import load_model, load_tokenizer
+from traces.models.experts import expert_sites, recorded_experts
+from traces.models.load import load_model, load_tokenizer
+from traces.transform.edit import slice_trace
 
 COMMON: dict[str, Any] = SMALL | {"num_key_value_heads": 1, "hidden_act": "relu", "num_experts_per_tok": 2}
 BUILDERS: dict[str, Any] = {

@@ -13,14 +13,14 @@ from tiny_models import WORDS, write_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 import traces
-from traces.batches import sorted_order, stack_of
+from traces.data.batches import sorted_order, stack_of
+from traces.data.inputs import Inputs, prepare
 from traces.errors import InputError
-from traces.inputs import Inputs, prepare
-from traces.models import load_model
-from traces.ops import Template, expand
-from traces.passes import ENCODE, example, probe_shapes, prompt_probe, spread
-from traces.probe import probe_ops
-from traces.sites import find_sites
+from traces.models.load import load_model
+from traces.models.sites import find_sites
+from traces.oplist.ops import Template, expand
+from traces.oplist.probe import probe_ops
+from traces.recording.passes import ENCODE, example, probe_shapes, prompt_probe, spread
 
 LIMIT, BATCH = 7, 3
 
@@ -212,7 +212,7 @@ def test_a_model_is_described_by_its_sites(tmp_path: Path) -> None:
 def test_an_unknown_family_says_how_its_sites_are_named_by_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from traces.sites import FAMILIES
+    from traces.models.sites import FAMILIES
 
     model = save("llama", tmp_path)
     known = find_sites(build("llama"))

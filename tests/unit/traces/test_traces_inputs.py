@@ -10,10 +10,10 @@ import torch
 from tiny_families import build
 from tiny_models import write_tokenizer
 
-from traces.data import Split
+from traces.data.inputs import IGNORED, ImageInputs, prepare, shift_right
+from traces.data.load import Split
 from traces.errors import InputError
-from traces.inputs import IGNORED, ImageInputs, prepare, shift_right
-from traces.models import load_model
+from traces.models.load import load_model
 
 TEXTS = ("good film", "the plot is dull", "bad", "fine actor was slow")
 

@@ -11,10 +11,10 @@ from tiny_models import write_tokenizer
 
 import simkit as sk
 import traces
-from simkit.workload import Workload
+from simkit.engine.workload import Workload
 from traces.errors import InputError
-from traces.launches import grouped_masks, groups, launches
-from traces.stats import union_density
+from traces.transform.launches import grouped_masks, groups, launches
+from traces.transform.statistics import union_density
 
 NEW, SEQUENCES = 5, 7
 

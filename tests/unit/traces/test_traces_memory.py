@@ -9,11 +9,11 @@ import torch
 from measured_memory import measured_peak
 from tiny_families import build
 
-from traces.cost import PROBES, example, loss_of
-from traces.memory import size_of, step_memory
-from traces.passes import virtual_tokens
+from traces.recording.passes import virtual_tokens
+from traces.training_step.memory import size_of, step_memory
+from traces.training_step.ops import PROBES, example, loss_of
 from traces.tuning import Tuning
-from traces.tuning.lora import heads
+from traces.tuning.methods.lora import heads
 
 
 def tuned(family: str, module: str) -> Any:

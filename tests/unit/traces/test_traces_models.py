@@ -21,14 +21,14 @@ from tiny_families import build
 import traces
 from traces.errors import CorruptError, InputError
 from traces.fetch import cache_folder, fetched
-from traces.loaders.common import Extract, from_wheel, needed, save
-from traces.loaders.ctranslate2_models import read_variables, whisper
-from traces.loaders.gguf_models import convert_llama
-from traces.loaders.onnx_models import _position_embedding, read_weights
-from traces.loaders.packaged import MODELS
-from traces.loaders.torch_models import albert_reactions, bert_antibodies, gpt2_microbiome
-from traces.models import load_config, load_model, load_tokenizer, model_folder
-from traces.sites import find_sites
+from traces.models.load import load_config, load_model, load_tokenizer, model_folder
+from traces.models.loaders.common import Extract, from_wheel, needed, save
+from traces.models.loaders.ctranslate2 import read_variables, whisper
+from traces.models.loaders.gguf import convert_llama
+from traces.models.loaders.onnx import _position_embedding, read_weights
+from traces.models.loaders.packaged import MODELS
+from traces.models.loaders.torch import albert_reactions, bert_antibodies, gpt2_microbiome
+from traces.models.sites import find_sites
 
 
 def make_wheel(path: Path, files: dict[str, bytes]) -> Path:
@@ -393,8 +393,8 @@ def test_dinov2_equals_onnxruntime() -> None:
 
 
 def test_whisper_equals_ctranslate2_and_writes_what_is_said(tmp_path: Path) -> None:
-    from traces.inputs import prepare
-    from traces.loaders.other_data import SPEECH
+    from traces.data.images_and_speech import SPEECH
+    from traces.data.inputs import prepare
 
     real("whisper-tiny.en")
     if not (cache_folder() / "packages" / SPEECH.file).is_file():

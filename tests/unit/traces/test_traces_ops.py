@@ -8,9 +8,9 @@ from tiny_families import DECODERS, FAMILIES, VISION, build, inputs
 from torch.utils.flop_counter import FlopCounterMode
 
 from traces.errors import InputError
-from traces.ops import Dim, OpSpec, Template, expand, fit_dim
-from traces.probe import probe_ops
-from traces.sites import find_sites
+from traces.models.sites import find_sites
+from traces.oplist.ops import Dim, OpSpec, Template, expand, fit_dim
+from traces.oplist.probe import probe_ops
 
 SHAPES = ((2, 7), (3, 11))
 

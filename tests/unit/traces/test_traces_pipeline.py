@@ -19,14 +19,14 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # chosen when a kernel is decora
 
 import traces
 from traces.errors import InputError, StorageError
-from traces.folder import Folder
-from traces.pack import pack
-from traces.pack_cpu import pack_cpu
-from traces.pack_gpu import _kernel, pack_device
-from traces.ring import Ring
-from traces.sites import find_sites
-from traces.tap import SiteTap
-from traces.worker import Worker
+from traces.models.sites import find_sites
+from traces.recording.hooks import SiteTap
+from traces.recording.pack_cpu import pack_cpu
+from traces.recording.pack_gpu import _kernel, pack_device
+from traces.recording.pinned_ring import Ring
+from traces.recording.writer_thread import Worker
+from traces.storage.bits import pack
+from traces.storage.folder import Folder
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -65,7 +65,7 @@ def test_torch_alone_packs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     values = awkward(6, 130, torch.float32)
     bad, again = (torch.zeros(1, dtype=torch.int32) for _ in range(2))
     words, ones = pack_device(values, 0.0, bad), pack_device(values > 0.5, 0.0, bad)
-    monkeypatch.setattr("traces.pack_gpu._kernel", lambda: None)
+    monkeypatch.setattr("traces.recording.pack_gpu._kernel", lambda: None)
     plain = pack_device(values, 0.0, again)
     assert plain.dtype == torch.int64
     assert words.dtype == ones.dtype == torch.int32
@@ -184,14 +184,14 @@ def test_a_device_records_what_the_cpu_does(tiny_model: str) -> None:
 def test_a_recording_through_a_device_equals_one_without(
     tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("traces.pack_gpu._kernel", lambda: None)  # the interpreter is slow, and tested above
+    monkeypatch.setattr("traces.recording.pack_gpu._kernel", lambda: None)  # the interpreter is slow, and tested above
     given = {"data": tiny_data, "limit": 6, "batch_size": 2, "progress": False}
     given |= {"int8": True, "thresholds": [0.01], "values": "bf16", "histogram": True}
     plain = traces.record(tiny_model, out=tmp_path / "plain.zarr", **given)
     device, calls = Lagging(), []
-    monkeypatch.setattr("traces.recorder.accelerator", lambda name: device)
-    run_batch = traces.recorder.run_batch
-    monkeypatch.setattr("traces.recorder.run_batch", lambda *a: calls.append(a[2]) or run_batch(*a))
+    monkeypatch.setattr("traces.recording.recorder.accelerator", lambda name: device)
+    run_batch = traces.recording.recorder.run_batch
+    monkeypatch.setattr("traces.recording.recorder.run_batch", lambda *a: calls.append(a[2]) or run_batch(*a))
     found = traces.record(tiny_model, out=tmp_path / "device.zarr", **given)
     assert found.hash == plain.hash
     assert found.attrs["histograms"] == plain.attrs["histograms"]
@@ -216,7 +216,7 @@ def test_a_gpu_too_small_is_one_line(
     def full(*_: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr("traces.recorder.run_batch", full)
+    monkeypatch.setattr("traces.recording.recorder.run_batch", full)
     with pytest.raises(InputError, match="--batch-size 2: a forward pass does not fit into the GPU's memory"):
         traces.record(tiny_model, data=tiny_data, limit=4, batch_size=2, out=tmp_path / "t.zarr", progress=False)
 
@@ -285,7 +285,7 @@ def test_a_full_disk_in_the_thread_is_one_line_and_what_was_finished_stands(
 ) -> None:
     given = {"data": tiny_data, "limit": 24, "batch_size": 2, "progress": False}
     whole = traces.record(tiny_model, out=tmp_path / "whole.zarr", **given)
-    monkeypatch.setattr("traces.recorder.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("traces.recording.recorder.COMMIT_SECONDS", 0.0)
     write, calls = Folder.write, []
 
     def full(self: Folder, key: str, data: bytes) -> None:

@@ -10,12 +10,12 @@ import torch
 from tiny_families import FAMILIES, VISION, build, inputs
 
 import traces
-from traces.batches import collate, encode, sorted_order
+from traces.data.batches import collate, encode, sorted_order
 from traces.errors import InputError, NumericError
-from traces.models import load_model, load_tokenizer
-from traces.pack import unpack
-from traces.sites import find_sites, gate_sites
-from traces.tap import SiteTap, above
+from traces.models.load import load_model, load_tokenizer
+from traces.models.sites import find_sites, gate_sites
+from traces.recording.hooks import SiteTap, above
+from traces.storage.bits import unpack
 
 
 def plain_hook(model: torch.nn.Module, module: str, output: bool, given: dict[str, torch.Tensor]) -> list[torch.Tensor]:

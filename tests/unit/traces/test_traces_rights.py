@@ -13,8 +13,8 @@ import pytest
 
 import traces
 from simkit.cli import app
-from traces import recorder
 from traces.errors import StorageError
+from traces.recording import recorder
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 server_module = pytest.importorskip("moto.server", reason="moto is not installed")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import traces
-from traces.convert import flat_columns
-from traces.edit import _inherited
 from traces.errors import CorruptError, InputError, StorageError
-from traces.layout import SiteMeta, chunk_rows
-from traces.pack import pack
-from traces.store import Writer, squeeze
-from traces.trace import content_hash, open_trace
+from traces.storage.arrays import SiteMeta, chunk_rows
+from traces.storage.bits import pack
+from traces.storage.store import Writer, squeeze
+from traces.storage.trace import content_hash, open_trace
+from traces.transform.edit import _inherited
+from traces.transform.import_masks import flat_columns
 
 ATTRS = {
     "ops": squeeze([]),

@@ -9,7 +9,7 @@ import pytest
 
 from traces import export_trace, import_masks, open_trace, slice_trace, synthesise
 from traces.errors import InputError
-from traces.stats import coactivation, neuron_counts, token_counts, union_density
+from traces.transform.statistics import coactivation, neuron_counts, token_counts, union_density
 
 
 def test_statistics_match_the_real_trace(small_trace_path: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 import traces
 from traces.errors import CorruptError, InputError, NumericError
-from traces.models import load_model
-from traces.sites import find_sites
+from traces.models.load import load_model
+from traces.models.sites import find_sites
 from traces.tuning import Activation, DensityLoss, LoRA, NoModule, Training, Tuning, load_tuned, methods, presets, tune
 from traces.tuning import trainer as train_module
-from traces.tuning.density import anneal, penalty
 from traces.tuning.layers.activations import ShiftedReLU, SquaredReLU, Thresholded
+from traces.tuning.methods.density import anneal, penalty
 from traces.tuning.registry import load_tuning
 from traces.tuning.spec import tuning_from_yaml
 
@@ -143,7 +143,7 @@ def tiny_paths_absent(file: Path) -> bool:
 def test_measured_accuracy_is_that_of_the_loaded_model(
     tuned: traces.TuneResult, tiny_data: str, tiny_model: str
 ) -> None:
-    from traces.models import load_tokenizer
+    from traces.models.load import load_tokenizer
 
     test = traces.load_data(tiny_data).test
     tokenizer = load_tokenizer(tiny_model)

@@ -12,7 +12,7 @@ import pytest
 
 import traces
 from traces.errors import CorruptError, InputError
-from traces.folder import Folder
+from traces.storage.folder import Folder
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 server_module = pytest.importorskip("moto.server", reason="moto is not installed")
@@ -82,7 +82,7 @@ def test_recording_into_a_bucket_goes_on_where_it_was(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from traces import recorder
+    from traces.recording import recorder
 
     monkeypatch.setattr(recorder, "COMMIT_SECONDS", 0.0)
     given = {"data": tiny_data, "limit": 12, "batch_size": 4, "progress": False}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from tiny_families import build
 
-from traces.convert import flat_columns
-from traces.layout import SiteMeta
-from traces.pack import pack
-from traces.store import Writer, squeeze
-from traces.trace import content_hash, open_trace
+from traces.storage.arrays import SiteMeta
+from traces.storage.bits import pack
+from traces.storage.store import Writer, squeeze
+from traces.storage.trace import content_hash, open_trace
+from traces.transform.import_masks import flat_columns
 
 WORDS = ("good", "bad", "film", "plot", "actor", "dull", "bright", "slow", "fine", "weak", "the", "a", "is", "was")
 

@@ -11,11 +11,12 @@ import pytest
 from hwmodels.gpu.calibrate import predict_gathers
 from hwmodels.gpu.timing import TILE_FAMILIES, predict
 from simkit.errors import UnavailableError
-from simkit.measure import cpu, cpu_scores
+from simkit.measure import cpu
 from simkit.measure.bundle import write_bundle
 from simkit.measure.cpu import CpuMeasurement, dense_plan, gather_matmul, sparse_plan
-from simkit.measure.cpu_scores import DataSheet, cpu_start, score_cpu
-from simkit.validate_bundle import bundle_predictions, validate_bundle
+from simkit.validation import cpu as cpu_scores
+from simkit.validation.bundles import bundle_predictions, validate_bundle
+from simkit.validation.cpu import DataSheet, cpu_start, score_cpu
 
 
 @pytest.mark.parametrize(("m", "k", "n", "rows"), [(1, 50, 17, 0), (1, 50, 300, 3), (5, 97, 530, 41), (8, 64, 16, 64)])

@@ -12,12 +12,14 @@ from hwmodels.gpu.calibrate import Launches, predict_gathers
 from hwmodels.kernels.gpu import model_of
 from hwmodels.registry import params_of
 from simkit.errors import InputError
-from simkit.measure import bundle, drawn, figures
+from simkit.measure import bundle
 from simkit.measure.bundle import write_bundle
 from simkit.measure.campaigns import gemm_points, sparse_points
-from simkit.measure.scores import break_even, score
 from simkit.measure.wheelhouse import PACKAGES, command
-from simkit.validate_gpu import find_device, gpus, joules_curve, validate_bundle, validate_reference
+from simkit.plots import measured as measured_plots
+from simkit.plots import validation as validation_plots
+from simkit.validation.gpu import find_device, gpus, joules_curve, validate_bundle, validate_reference
+from simkit.validation.scores import break_even, score
 
 
 def test_score_is_what_it_says() -> None:
@@ -45,18 +47,18 @@ def test_figures_draw_the_numbers_they_are_given() -> None:
     ours = score("s", "calibrated", np.array([1.1, 0.8]), ones, rows_fit=1, tokens=tokens)
     foil = score("s", "naive_roofline", np.array([0.5, 0.5]), ones, rows_fit=0, tokens=tokens)
     rows = [{**ours, "floor_percent": (4.0, 9.0)}, foil]
-    ax = figures.error_by_band(rows, "s")
+    ax = validation_plots.error_by_band(rows, "s")
     assert sorted(bar.get_height() for bar in ax.patches[:2]) == pytest.approx([10.0, 20.0])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "17-128"]
     assert len({bar.get_hatch() for bar in (ax.patches[0], ax.patches[2])}) == 2
     with pytest.raises(InputError, match="known: s"):
-        figures.error_by_band(rows, "t")
+        validation_plots.error_by_band(rows, "t")
     density = np.array([0.5, 0.1])
-    curve = figures.curve_against_density(
+    curve = validation_plots.curve_against_density(
         density, {"measured": np.array([1.0, 2.0]), "calibrated": np.array([1.1, 2.2])}
     )
     assert curve.lines[0].get_xdata().tolist() == [0.1, 0.5]
-    assert figures.predicted_against_measured(np.array([1.0, 2.0]), np.array([1.1, 1.9])).get_xscale() == "log"
+    assert validation_plots.predicted_against_measured(np.array([1.0, 2.0]), np.array([1.1, 1.9])).get_xscale() == "log"
 
 
 def test_plot_draws_from_files_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,26 +68,26 @@ def test_plot_draws_from_files_and_devices(tmp_path: Path, monkeypatch: pytest.M
     stored = [{**row, "seconds": t, "raw_seconds": [t] * 7} for row, t in zip(rows, took.tolist(), strict=True)]
     monkeypatch.setattr(bundle, "FOLDER", tmp_path)
     write_bundle(tmp_path / "h100_sxm" / "calibrate.parquet", stored, {})
-    ax = drawn.error_bands(["h100_sxm"])
+    ax = measured_plots.error_bands(["h100_sxm"])
     assert max(bar.get_height() for bar in ax.containers[0]) < 6 < max(bar.get_height() for bar in ax.containers[1])
-    measured, ours = drawn.predicted(["h100_sxm"]).lines[1].get_data()
+    measured, ours = measured_plots.predicted(["h100_sxm"]).lines[1].get_data()
     assert set(measured) <= set(took)
     np.testing.assert_allclose(ours, measured, rtol=0.3)
-    lines = {line.get_label(): line.get_ydata() for line in drawn.joules_density(["h100_sxm"]).lines}
+    lines = {line.get_label(): line.get_ydata() for line in measured_plots.joules_density(["h100_sxm"]).lines}
     assert (lines["fastest kernel"] <= 1.001 * lines["dense"]).all()
     public = tmp_path / "sparse_mlp_l40s_x_fp32.csv"
     public.write_text("sparsity,dense_ms,sparse_ms,optimal_ms\n0.8,1.0,0.5,0.4\n")
-    assert drawn.speedup_measured([str(public)]).lines[0].get_ydata().tolist() == [2.0]
+    assert measured_plots.speedup_measured([str(public)]).lines[0].get_ydata().tolist() == [2.0]
     for draw, name, says in (
-        (drawn.predicted, "none.csv", "no file none.csv"),
-        (drawn.predicted, str(public), "give a file named gemm_"),
-        (drawn.error_bands, "l4", "no bundle for l4"),
-        (drawn.joules_density, "eie", "arch 'eie' runs kernel 'eie', not 'gpu'"),
+        (measured_plots.predicted, "none.csv", "no file none.csv"),
+        (measured_plots.predicted, str(public), "give a file named gemm_"),
+        (measured_plots.error_bands, "l4", "no bundle for l4"),
+        (measured_plots.joules_density, "eie", "arch 'eie' runs kernel 'eie', not 'gpu'"),
     ):
         with pytest.raises(InputError, match=says):
             draw([name])
     with pytest.raises(InputError, match="2 inputs; this figure is drawn from one"):
-        drawn.predicted(["a", "b"])
+        measured_plots.predicted(["a", "b"])
 
 
 def test_wheelhouse_asks_for_the_nodes_python() -> None:

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import traces
 from traces.errors import InputError
-from traces.ops import expand
-from traces.probe import probe_ops
-from traces.sites import find_sites
+from traces.models.sites import find_sites
+from traces.oplist.ops import expand
+from traces.oplist.probe import probe_ops
 from traces.tuning import Activation, BlockGates, DensityLoss, LoRA, Training, Tuning, load_tuned, tune
 
 SHAPES = ((2, 7), (3, 11))

@@ -10,12 +10,12 @@ import torch
 from tiny_families import build, inputs
 from tiny_tuning import SCORES, TASKS, measured_again, save_data, save_model
 
-from traces.probe import watch
-from traces.sites import find_sites
+from traces.models.sites import find_sites
+from traces.oplist.probe import watch
 from traces.tuning import DensityLoss, Training, Tuning, tune
-from traces.tuning.adamix import AdaMix, divergence
 from traces.tuning.layers.bottleneck import Bottleneck
 from traces.tuning.layers.mixture import Experts
+from traces.tuning.methods.adamix import AdaMix, divergence
 
 QUICK = Training(epochs=1, batch_size=16, lr=1e-2, max_length=16, max_samples=96)
 PARTS = {

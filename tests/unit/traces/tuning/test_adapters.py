@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import traces
 from traces.errors import InputError
-from traces.ops import expand
-from traces.probe import probe_ops, watch
-from traces.sites import find_sites
+from traces.models.sites import find_sites
+from traces.oplist.ops import expand
+from traces.oplist.probe import probe_ops, watch
 from traces.tuning import Training, Tuning, methods, tune
-from traces.tuning.adapter import Adapter
-from traces.tuning.gated import Gated, gates
+from traces.tuning.methods.adapter import Adapter
+from traces.tuning.methods.gated import Gated, gates
 
 QUICK = Training(epochs=1, batch_size=16, lr=1e-2, max_length=16, max_samples=96)
 SHAPES = ((2, 7), (3, 11))

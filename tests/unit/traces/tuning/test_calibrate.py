@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from test_refit import lively, sample_of
 
-from traces.sites import find_sites
+from traces.models.sites import find_sites
 from traces.tuning import Activation
-from traces.tuning.relufy import activation_of, calibrate
+from traces.tuning.methods.relufy import activation_of, calibrate
 
 
 def every(net: Any, batch: Any, module: str, entering: bool) -> list[torch.Tensor]:

@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import simkit as sk
 import traces
 from traces.errors import InputError
-from traces.sites import find_sites
+from traces.models.sites import find_sites
 from traces.tuning import Activation, BlockGates, Training, Tuning, load_tuned, tune
-from traces.tuning.conditional import Conditional, routers
 from traces.tuning.layers.conditional import OUT, hard_top_k, soft_top_k
+from traces.tuning.methods.conditional import Conditional, routers
 
 FAMILIES = ("bert", "distilbert", "modernbert", "electra", "esm", "vit", "dinov2")
 

@@ -12,7 +12,7 @@ from tiny_families import SMALL
 from tiny_models import write_tokenizer
 
 from traces.tuning import DensityLoss, FullTuning, LoRA, Training, Tuning, load_tuned, tune
-from traces.tuning.adapter import Adapter
+from traces.tuning.methods.adapter import Adapter
 
 SEEDS = (0, 1, 2)
 WEIGHTS = (0.0, 1.0, 3.0, 10.0)

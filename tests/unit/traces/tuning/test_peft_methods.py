@@ -13,17 +13,17 @@ from tiny_families import build, inputs
 from tiny_tuning import SCORES, TASKS, measured_again, save_data, save_model
 
 from traces.errors import InputError
-from traces.sites import find_sites
+from traces.models.sites import find_sites
 from traces.tuning import Training, Tuning, load_tuned, tune
-from traces.tuning import qlora as qlora_module
 from traces.tuning import trainer as trainer_module
-from traces.tuning.adalora import AdaLoRA
 from traces.tuning.change import Part
-from traces.tuning.dora import DoRA
-from traces.tuning.ia3 import IA3
-from traces.tuning.lora import LoRA
-from traces.tuning.prompt import PrefixTuning, PromptTuning, PTuning
-from traces.tuning.qlora import QLoRA
+from traces.tuning.methods import qlora as qlora_module
+from traces.tuning.methods.adalora import AdaLoRA
+from traces.tuning.methods.dora import DoRA
+from traces.tuning.methods.ia3 import IA3
+from traces.tuning.methods.lora import LoRA
+from traces.tuning.methods.prompt import PrefixTuning, PromptTuning, PTuning
+from traces.tuning.methods.qlora import QLoRA
 from traces.tuning.result import build_model
 
 QUICK = Training(epochs=1, batch_size=16, lr=2e-2, max_length=16, max_samples=96)

@@ -29,8 +29,8 @@ from traces.tuning import (
     tune,
 )
 from traces.tuning.change import Sample
-from traces.tuning.prune import input_norms, keep_mask, rows_of
-from traces.tuning.quantise import on_grid
+from traces.tuning.methods.prune import input_norms, keep_mask, rows_of
+from traces.tuning.methods.quantise import on_grid
 from traces.tuning.spec import tuning_from_yaml
 
 QUICK = Training(epochs=2, batch_size=16, lr=5e-3, max_length=16)
@@ -61,7 +61,7 @@ def test_free_pruning_cuts_each_output_alike() -> None:
 
 
 def test_wanda_scores_by_the_norms_of_real_tokens() -> None:
-    from traces.batches import Batch
+    from traces.data.batches import Batch
 
     net = build("bert")
     name = "bert.encoder.layer.1.output.dense"

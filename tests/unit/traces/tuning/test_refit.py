@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from tiny_families import build, inputs
 from tiny_tuning import measured_again
 
-from traces.batches import Batch
+from traces.data.batches import Batch
 from traces.errors import InputError
-from traces.sites import find_sites
+from traces.models.sites import find_sites
 from traces.tuning import Activation, LoRA, Training, Tuning, tune
-from traces.tuning.adapter import Adapter
 from traces.tuning.change import Sample
+from traces.tuning.methods.adapter import Adapter
+from traces.tuning.methods.relufy import activation_of
 from traces.tuning.refit import RIDGE
-from traces.tuning.relufy import activation_of
 
 QUICK = Training(epochs=1, batch_size=16, lr=1e-3, max_length=16)
 Array = NDArray[np.float64]

@@ -14,13 +14,13 @@ import torch
 from tiny_families import build, inputs
 
 import traces
-from traces.batches import Batch
-from traces.cost import PROBES, step_ops
+from traces.data.batches import Batch
 from traces.errors import InputError
+from traces.training_step.ops import PROBES, step_ops
 from traces.tuning import FullTuning, LoRA, Training, Tuning, load_tuned, tune
 from traces.tuning.change import Sample
-from traces.tuning.prompt import PromptTuning
-from traces.tuning.salf import Freeze, deviations, fit_head, gains, layers, semantic_basis, step_macs
+from traces.tuning.methods.prompt import PromptTuning
+from traces.tuning.methods.salf import Freeze, deviations, fit_head, gains, layers, semantic_basis, step_macs
 from traces.tuning.spec import tuning_from_yaml
 
 FAMILIES = ("bert", "distilbert", "modernbert", "gpt2", "llama", "opt", "t5", "vit", "dinov2")
@@ -142,7 +142,7 @@ def test_policies(policy: dict[str, Any], eof: int, monkeypatch: pytest.MonkeyPa
 
     # of six layers the fourth is nearest to the labels, and the last is never frozen
     known = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.3, 0.5, 0.1])
-    monkeypatch.setattr("traces.tuning.salf.deviations", lambda *_: known)
+    monkeypatch.setattr("traces.tuning.methods.salf.deviations", lambda *_: known)
     config = BertConfig(vocab_size=97, hidden_size=24, intermediate_size=40, num_hidden_layers=6, num_attention_heads=3)
     net = BertForSequenceClassification(config).requires_grad_(False)
     assert int(Freeze(**policy).change().decide(net, sample("bert"))["eof"]) == eof

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from tiny_families import build, inputs
 
 import traces
-from traces.cost import PROBES, step_ops
 from traces.errors import InputError
-from traces.sites import find_sites
+from traces.models.sites import find_sites
+from traces.training_step.ops import PROBES, step_ops
 from traces.tuning import LoRA, Training, Tuning, load_tuned, tune
 from traces.tuning.change import Sample
 from traces.tuning.layers.soka import KroneckerLinear
-from traces.tuning.lora import linear_targets
-from traces.tuning.soka import Soka, factor_pair, kronecker_svd, rank_by_elbow, rank_by_energy, rearrange
+from traces.tuning.methods.lora import linear_targets
+from traces.tuning.methods.soka import Soka, factor_pair, kronecker_svd, rank_by_elbow, rank_by_energy, rearrange
 
 NO_DATA = Sample(lambda count, size: iter(()), lambda net, batch: torch.zeros(()), "classification", 0)
 QUICK = Training(epochs=2, batch_size=16, lr=2e-2, max_length=16)

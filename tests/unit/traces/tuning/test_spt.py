@@ -11,12 +11,12 @@ import torch
 from tiny_families import build, inputs
 
 import traces
-from traces.batches import Batch
+from traces.data.batches import Batch
 from traces.errors import InputError
-from traces.sites import find_sites
+from traces.models.sites import find_sites
 from traces.tuning import Training, Tuning, load_tuned, tune
 from traces.tuning.change import Sample
-from traces.tuning.spt import Spt, eligible, random_scores, select, sensitivity
+from traces.tuning.methods.spt import Spt, eligible, random_scores, select, sensitivity
 
 NETS = ("bert", "gpt2", "t5", "vit", "dinov2", "modernbert", "llama", "albert")
 

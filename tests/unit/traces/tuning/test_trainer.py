@@ -14,11 +14,11 @@ from tiny_families import build
 from tiny_models import write_tokenizer
 
 import traces
-from traces.data import load_data
+from traces.data.inputs import prepare
+from traces.data.load import load_data
 from traces.errors import CorruptError, InputError
-from traces.inputs import prepare
-from traces.models import load_model
-from traces.sites import find_sites
+from traces.models.load import load_model
+from traces.models.sites import find_sites
 from traces.tuning import (
     Activation,
     DensityLoss,
@@ -31,8 +31,8 @@ from traces.tuning import (
     load_tuned,
     tune,
 )
-from traces.tuning.density import factors, of_tokens
 from traces.tuning.layers.activations import ShiftedReLU
+from traces.tuning.methods.density import factors, of_tokens
 from traces.tuning.score import Scores
 from traces.tuning.trainer import Trainer
 
@@ -206,7 +206,7 @@ def test_choices_are_kept_for_a_resumed_run_and_belong_to_it(
         raise AssertionError("chosen twice")
 
     with monkeypatch.context() as patch:
-        patch.setattr("traces.tuning.relufy.calibrate", never)
+        patch.setattr("traces.tuning.methods.relufy.calibrate", never)
         tune(tiny_model, tiny_data, plan, tmp_path / "r", progress=False)
         (tmp_path / "s").mkdir()
         (tmp_path / "s" / "decided.safetensors").write_bytes(kept)
@@ -259,7 +259,9 @@ def test_a_start_whose_weights_do_not_fit_is_refused_before_anything_is_chosen(
     tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = tune(tiny_model, tiny_data, SMALL.model_copy(update={"module": LoRA(r=2)}), tmp_path / "a", progress=False)
-    monkeypatch.setattr("traces.tuning.relufy.calibrate", lambda *_: pytest.fail("chosen before it was refused"))
+    monkeypatch.setattr(
+        "traces.tuning.methods.relufy.calibrate", lambda *_: pytest.fail("chosen before it was refused")
+    )
     part = Activation(type="threshold", density=0.3)
     for module, said in ((LoRA(r=4), "r 2 and 4"), (NoModule(), "type lora and none")):
         plan = SMALL.model_copy(update={"module": module, "activation": part})

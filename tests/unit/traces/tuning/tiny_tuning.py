@@ -11,8 +11,8 @@ from tiny_families import build
 from tiny_models import WORDS, make_data, make_model, write_tokenizer
 
 import traces
-from traces.inputs import prepare
-from traces.sites import find_sites
+from traces.data.inputs import prepare
+from traces.models.sites import find_sites
 from traces.tuning import load_tuned
 from traces.tuning.evaluate import evaluate
 

@@ -1,0 +1,1 @@
+"""Counting loops that kernels share: groups, output tiles, non-zeros, run lengths."""

@@ -1,0 +1,111 @@
+"""The one jit decorator of the kernels, the hardware popcount, and arrays at a cache line.
+
+Numba's cache notices a change in the file of the cached function, not in a helper it calls from another file. So the
+cache folder is named by a hash over every kernel source: any edit starts a fresh cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _cache_folder() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    package = Path(__file__).parents[1]
+    for source in sorted(p for p in package.rglob("*.py") if "reference" not in p.relative_to(package).parts):
+        digest.update(source.read_bytes())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "zeroskip" / f"numba-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    except OSError:
+        pass
+    return tempfile.mkdtemp(prefix="zeroskip-numba-")
+
+
+CACHE_FOLDER = _cache_folder()
+
+
+def jit(function: F | None = None, *, parallel: bool = False, inline: bool = False, unchecked: bool = False) -> Any:
+    """Compile a kernel: cached on disk, releases the GIL, no object mode.
+
+    Parameters
+    ----------
+    function : callable
+        A function of arrays, integers and NamedTuples of integers.
+    parallel : bool
+        Allow ``numba.prange`` over rows or tiles.
+    inline : bool
+        Always inline into the caller (small helpers in hot loops).
+    unchecked : bool
+        Divide as numpy does, without the branch for a zero that keeps loops from vectorising.
+    """
+
+    def decorate(target: F) -> Any:
+        # numba reads its cache folder when the decorator runs; setting it only here leaves other users of numba alone
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = CACHE_FOLDER
+        try:
+            options: dict[str, Any] = {"cache": True, "nogil": True, "parallel": parallel}
+            if unchecked:
+                options["error_model"] = "numpy"
+            if inline:
+                options["inline"] = "always"
+            return numba.njit(**options)(target)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return decorate if function is None else decorate(function)
+
+
+CACHE_LINE = 64
+
+
+def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return an array of zeros that begins at a cache line.
+
+    numpy aligns to 16 bytes, so vectors of 64 bytes cross a line in three processes of four: loops that carry a vector
+    from step to step through memory then take up to twice as long.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + CACHE_LINE, dtype=np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+@intrinsic
+def popcount64(typingctx: Any, word: Any) -> Any:
+    """Count the ones of a uint64 with the processor's own instruction."""
+    signature = types.int64(types.uint64)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return signature, generate
+
+
+@intrinsic
+def trailing_zeros64(typingctx: Any, word: Any) -> Any:
+    """Index of the lowest one of a uint64; 64 where there is none."""
+    signature = types.int64(types.uint64)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return signature, generate

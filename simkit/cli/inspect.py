@@ -1,0 +1,193 @@
+"""Looking: ls, show, plot, report, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import completion
+from .output import emit_json, emit_table
+
+KINDS = ("archs", "tunings", "models", "datasets", "tables", "figures")
+SHOWN = tuple(kind.removesuffix("s") for kind in KINDS[:-1])
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (ls, show, plot, report, doctor):
+        app.command()(command)
+
+
+def catalogue(kind: str) -> list[dict[str, Any]]:
+    """List what there is of a kind."""
+    import hwmodels
+    import traces
+    from hwmodels.errors import nearest
+    from simkit.errors import InputError
+
+    if kind == "figures":
+        from simkit.plots import catalogue
+
+        return [dict(row) for row in catalogue.catalogue()]
+    if kind == "archs":
+        loaded = [hwmodels.load_arch(name) for name in hwmodels.list_archs()]
+        return [{"name": a.name, "title": a.title, "kernel": a.kernel, "source": a.source} for a in loaded]
+    if kind == "tables":
+        tables = [hwmodels.load_table(name) for name in hwmodels.list_tables()]
+        return [
+            {"name": t.name, "title": t.title, "rows": len(t.rows), "extends": ", ".join(t.extends)} for t in tables
+        ]
+    listers: dict[str, Any] = {
+        "tunings": traces.list_tunings,
+        "models": traces.list_models,
+        "datasets": traces.list_datasets,
+    }
+    if kind not in listers:
+        raise InputError(f"cannot list '{kind}'" + nearest(kind, KINDS))
+    return [
+        {"name": i.name, "title": i.title, "source": i.source, "licence": getattr(i, "licence", "")}
+        for i in listers[kind]()
+    ]
+
+
+def ls(
+    kind: Annotated[
+        str,
+        typer.Argument(help="archs, tunings, models, datasets, tables or figures.", autocompletion=completion.kinds),
+    ] = "archs",
+    as_json: Annotated[bool, typer.Option("--json", help="One object each.")] = False,
+) -> None:
+    """List what there is."""
+    rows = catalogue(kind)
+    if as_json:
+        emit_json(rows)
+    else:
+        emit_table(rows, {key: key for key in rows[0]}, title=kind)
+
+
+def show(
+    kind: Annotated[str, typer.Argument(help="arch, tuning, model, dataset or table.", autocompletion=completion.kind)],
+    name: Annotated[str, typer.Argument(help="Its name, or a YAML path for an arch.", autocompletion=completion.names)],
+    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Show one thing whole, every number with its source and status."""
+    import hwmodels
+    import simkit as sk
+    import traces
+    from hwmodels.errors import nearest
+    from simkit.errors import InputError
+
+    kind = kind.removesuffix("s")
+    if kind == "arch":
+        facts = sk.arch(name).model_dump(mode="json")
+    elif kind == "table":
+        facts = hwmodels.load_table(name).model_dump(mode="json")
+    elif kind in ("tuning", "model", "dataset"):
+        facts = traces.describe(kind, name)
+    else:
+        raise InputError(f"cannot show '{kind}'" + nearest(kind, SHOWN))
+    if as_json:
+        emit_json(facts)
+        return
+    heading = "  ".join(str(facts.get(key, "")) for key in ("name", "title") if facts.get(key))
+    typer.echo(heading)
+    if facts.get("description"):
+        typer.echo(facts["description"])
+    rows = _prices(facts) if kind == "table" else list(_fields(facts))
+    names = dict.fromkeys(name for row in rows for name in row)
+    emit_table(rows, {name: name for name in names})
+
+
+def _prices(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lines of an energy table, one each row."""
+    if table["extends"]:
+        typer.echo(f"extends {', '.join(table['extends'])}")
+    lines = []
+    for name, row in table["rows"].items():
+        figure = row["energy"]
+        origin = {key: figure[key] for key in ("status", "source", "note")}
+        node = f"{row['node_nm']:g}" if row["node_nm"] else "off chip"
+        span = _span(figure, lambda end: f"{end:g}")
+        lines.append(
+            {"row": name, "pJ": f"{figure['value']:g}", "range": span, "per": row["per"], "node (nm)": node, **origin}
+        )
+    return lines
+
+
+def _span(figure: dict[str, Any], written: Callable[[Any], str]) -> str:
+    ends = [figure.get(end) for end in ("low", "high")]
+    return "" if ends == [None, None] else " .. ".join("" if end is None else written(end) for end in ends)
+
+
+def _fields(tree: dict[str, Any], prefix: str = "") -> Iterator[dict[str, str]]:
+    """Lines of anything else, one each field; figures with their units."""
+    from hwmodels.arch import with_unit
+
+    for key, value in tree.items():
+        if key in ("name", "title", "description") and not prefix:
+            continue
+        if isinstance(value, dict) and {"value", "source", "status"} <= value.keys():
+            written = partial(with_unit, prefix + key)
+            figure = {"value": written(value["value"]), "range": _span(value, written)}
+            yield {"field": prefix + key, **figure, **{name: value[name] for name in ("status", "source", "note")}}
+        elif prefix == "actions.":
+            rows = " + ".join(f"{times:g} {row}" for row, times in value["rows"].items())
+            yield {"field": prefix + key, "value": rows, "note": value["note"]}
+        elif isinstance(value, dict) and value:
+            yield from _fields(value, f"{prefix}{key}.")
+        elif value not in (None, "", [], {}):
+            yield {"field": prefix + key, "value": str(value)}
+
+
+def plot(
+    figure: Annotated[
+        str,
+        typer.Argument(help="speedup, energy ...: 'simkit ls figures'.", autocompletion=completion.figures),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG, PDF or SVG.")],
+    inputs: Annotated[list[str] | None, typer.Argument(help="Results (Parquet), traces or a table.")] = None,
+    style: Annotated[str | None, typer.Option(help="ieee, acm or slides.", autocompletion=completion.styles)] = None,
+    op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
+    arch: Annotated[str | None, typer.Option("--arch", "-a", help="For utilisation: whose units.")] = None,
+    layer: Annotated[int | None, typer.Option(help="For coactivation: which layer.")] = None,
+    x: Annotated[str | None, typer.Option(help="For pareto: a column.")] = None,
+    y: Annotated[str | None, typer.Option(help="For pareto: a column.")] = None,
+) -> None:
+    """Draw a figure into a file."""
+    from simkit.plots.catalogue import draw_to_file
+
+    options = {"arch": arch, "layer": layer, "x": x, "y": y}
+    typer.echo(draw_to_file(figure, inputs or [], out, style=style, ops=op or None, options=options))
+
+
+def report(
+    result: Annotated[Path, typer.Argument(help="Result (Parquet).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Heading.")] = "Replay report",
+    trace: Annotated[
+        list[str] | None, typer.Option("--trace", help="A trace whose density is mapped too; repeat for several.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page about a result."""
+    import simkit as sk
+    from simkit.report.page import write_report
+
+    traces = [sk.load_trace(path) for path in trace or []]
+    typer.echo(write_report(sk.load_result(result), out, title=title, traces=traces))
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False) -> None:
+    """Say what this installation has, and what it lacks."""
+    from simkit.doctor import examine
+
+    rows = examine()
+    if as_json:
+        emit_json(rows)
+    else:
+        emit_table(rows, {"what": "what", "state": "state", "detail": "detail"})
+    if any(row["state"] == "broken" for row in rows):
+        raise typer.Exit(1)

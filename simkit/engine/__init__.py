@@ -1,0 +1,1 @@
+"""Replaying: a trace's ops on an arch become counted rows."""

@@ -1,0 +1,193 @@
+"""The gap: cycles of the real masks against what a density-only tool would say, layer by layer, for each design."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hwmodels import Arch, OnesMask, Op, PackedMask, simulate
+from hwmodels.mask import Mask
+from hwmodels.statistical import statistical_cycles
+
+from ..errors import InputError
+from ..plots.style import axes, legend_above, mark, name_ticks, plain_log, points, styled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from traces import Trace
+
+# One configuration of every family whose rows, lanes, PEs or tiles wait for each other.
+SYNCHRONISING = (
+    "tile_barrier_32x32",
+    "cnvlutin",
+    "tensordash_tile",
+    "eie",
+    "sparten",
+    "dstc",
+    "scnn",
+)
+TRACE, IID = "recorded", "i.i.d."
+MAX_TOKENS = 2048
+
+
+def gap_table(
+    traces: Trace | Sequence[Trace],
+    archs: Iterable[str | Arch] | None = None,
+    *,
+    ops: Iterable[str] | str = ("down",),
+    weights: str = "dense",
+    tokens: int = MAX_TOKENS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Count every layer exactly and statistically, on its recorded mask and on an i.i.d. mask of the same density.
+
+    Parameters
+    ----------
+    traces : Trace or sequence of Trace
+        What was recorded.
+    archs : iterable of str or Arch, optional
+        Designs; `SYNCHRONISING` by default.
+    ops : str or iterable of str
+        Which ops; those without a recorded input mask are left out.
+    weights : str
+        Weight masks of two-sided designs, as in `simkit.replay`. Dense by default, so that the gap is the
+        activations' alone.
+    tokens : int
+        At most so many tokens from the start of a trace.
+    seed : int
+        Of the i.i.d. masks.
+
+    Returns
+    -------
+    DataFrame
+        Columns trace, tuning, layer, op, arch, masks (``"recorded"`` or ``"i.i.d."``), density, exact_cycles,
+        statistical_cycles, gap = exact / statistical.
+
+    Raises
+    ------
+    InputError
+        If a trace has no recorded mask for any of the ops.
+    """
+    import pandas as pd
+
+    from ..plots.density import tuning_name
+    from .replay import arch as load
+
+    many = list(traces) if isinstance(traces, Sequence) else [traces]
+    designs = [load(one) if isinstance(one, str) else one for one in (SYNCHRONISING if archs is None else archs)]
+    wanted = [ops] if isinstance(ops, str) else list(ops)
+    rows: list[dict[str, Any]] = []
+    for trace in many:
+        for op in _masked_ops(trace, wanted, weights, tokens):
+            assert op.activation is not None
+            for masks, one in ((TRACE, op), (IID, replace(op, activation=_iid(op.activation, seed + op.layer)))):
+                about = {
+                    "trace": trace.name,
+                    "tuning": tuning_name(trace),
+                    "layer": op.layer,
+                    "op": op.name,
+                    "masks": masks,
+                    "density": one.activation_nonzeros / (one.m * one.k * one.repeat),
+                }
+                rows += [{**about, **_gap(one, design)} for design in designs]
+    return pd.DataFrame(rows)
+
+
+def _gap(op: Op, arch: Arch) -> dict[str, Any]:
+    exact, foil = simulate(op, arch).cycles, statistical_cycles(op, arch)
+    # a layer without a single non-zero costs neither anything
+    ratio = exact / foil if foil else 1.0
+    return {"arch": arch.name, "exact_cycles": exact, "statistical_cycles": foil, "gap": ratio}
+
+
+def _masked_ops(trace: Trace, wanted: list[str], weights: str, tokens: int) -> Iterator[Op]:
+    from .workload import build_ops
+
+    found = False
+    for op in build_ops(trace, wanted, weights):
+        if op.activation is None:
+            continue
+        found = True
+        m = min(op.m, tokens)
+        weight = op.weight if op.weight is not None else OnesMask(op.n, op.k)
+        yield replace(op, m=m, activation=_first(op.activation, m), weight=weight, output=None)
+    if not found:
+        raise InputError(
+            f"trace '{trace.name}' has no recorded input mask of {', '.join(wanted)}; record one, e.g. down"
+        )
+
+
+def _first(mask: Mask, rows: int) -> PackedMask:
+    """Return the first rows of a mask, which may be shorter than a block or span many."""
+    import numpy as np
+
+    held, have = [], 0
+    for block in mask.blocks():
+        held.append(block[: rows - have])
+        have += len(held[-1])
+        if have == rows:
+            break
+    return PackedMask(np.ascontiguousarray(np.concatenate(held)), mask.shape[1])
+
+
+def _iid(mask: Mask, seed: int) -> PackedMask:
+    m, k = mask.shape
+    return PackedMask.bernoulli(m, k, mask.popcount() / (m * k), seed)
+
+
+@styled
+def plot(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down",)) -> Axes:
+    """Draw exact over statistical cycles, layer by layer.
+
+    Parameters
+    ----------
+    data : DataFrame, Trace or sequence of Trace
+        What `gap_table` returned, or what to make it from.
+    ax : Axes, optional
+        Where to draw.
+    ops : str or iterable of str
+        Which ops, where traces are given.
+
+    Returns
+    -------
+    Axes
+        One cluster for each design, its layers from left to right; filled markers are recorded masks, hollow ones
+        i.i.d. masks of the same density. At 1 a density would have been enough.
+    """
+    import pandas as pd
+
+    frame = data if isinstance(data, pd.DataFrame) else gap_table(data, ops=ops)
+    ax = axes(ax)
+    designs, tunings = list(dict.fromkeys(frame["arch"])), list(dict.fromkeys(frame["tuning"]))
+    layers = sorted(frame["layer"].unique())
+    step = 0.8 / max(len(layers), 1)
+    for index, tuning in enumerate(tunings):
+        for masks in (TRACE, IID):
+            part = frame[(frame["tuning"] == tuning) & (frame["masks"] == masks)]
+            left = part["arch"].map(designs.index) - 0.4 + step / 2
+            colour, marker = mark(index).values()
+            ax.scatter(
+                left + step * part["layer"].map(layers.index),
+                part["gap"],
+                s=1.6 * points(),
+                marker=marker,
+                color=colour if masks == TRACE else "none",
+                edgecolors=colour,
+                linewidths=0.08 * points(),
+                label=f"{tuning}, {masks}",
+                zorder=3,
+            )
+    for edge in range(1, len(designs)):
+        ax.axvline(edge - 0.5, color="0.85", linewidth=0.08 * points())
+    ax.axhline(1.0, color="black", linewidth=0.1 * points())
+    ax.set_xlim(-0.5, len(designs) - 0.5)
+    ax.tick_params(axis="x", labelsize=points() * (0.75 if len(designs) > 5 else 0.9))
+    name_ticks(ax, designs)
+    if frame["gap"].max() > 8:
+        plain_log(ax, "y")
+    ax.set_ylabel("exact / statistical cycles")
+    legend_above(ax)
+    return ax

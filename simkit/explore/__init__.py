@@ -1,0 +1,1 @@
+"""Sweeps, searches and comparisons: many replays, resumable, on processes or a cluster."""

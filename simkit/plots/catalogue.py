@@ -1,0 +1,221 @@
+"""Figures into files, for the command line and the demo."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ..errors import InputError
+from ..files import whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+log = logging.getLogger(__name__)
+FORMATS = (".png", ".pdf", ".svg")
+Source = Literal["result", "traces", "points", "table", "measured", "nothing"]
+# what each is, for people
+SOURCES: dict[Source, str] = {
+    "result": "results (Parquet, or a folder of parts)",
+    "traces": "traces",
+    "points": "results, or a sweep's or search's table of points",
+    "table": "a table (CSV or Parquet)",
+    "measured": "a file of measurements, or a device",
+    "nothing": "the package's own results",
+}
+
+
+class Drawer(NamedTuple):
+    """What a figure is drawn from, and the function that draws it."""
+
+    source: Source
+    draw: Callable[..., Axes]
+
+
+def drawers() -> dict[str, Drawer]:
+    """Return what `draw_to_file` knows, by name."""
+    from .. import plots
+    from ..engine import gap
+    from . import measured
+    from .gates import energy_from_gates
+
+    return {
+        "speedup": Drawer("result", plots.speedup_bars),
+        "speedup-density": Drawer("result", plots.speedup_density),
+        "energy": Drawer("result", plots.energy_breakdown),
+        "tradeoff": Drawer("result", plots.accuracy_energy),
+        "cost": Drawer("result", plots.tuning_cost),
+        "pareto": Drawer("points", plots.pareto),
+        "stalls": Drawer("result", plots.stall_breakdown),
+        "utilisation": Drawer("result", plots.utilisation_map),
+        "roofline": Drawer("result", plots.roofline),
+        "density": Drawer("traces", plots.density_by_layer),
+        "density-map": Drawer("traces", plots.density_map),
+        "union": Drawer("traces", plots.union_density),
+        "tiles": Drawer("traces", plots.tile_density),
+        "coactivation": Drawer("traces", plots.coactivation),
+        "hot-neurons": Drawer("traces", plots.hot_neurons),
+        "zero-runs": Drawer("traces", plots.zero_runs),
+        "overlap": Drawer("traces", plots.token_overlap),
+        "entropy": Drawer("traces", plots.entropy),
+        "gap": Drawer("traces", gap.plot),
+        "agreement": Drawer("table", plots.predicted_measured),
+        "error-bands": Drawer("measured", measured.error_bands),
+        "predicted": Drawer("measured", measured.predicted),
+        "speedup-measured": Drawer("measured", measured.speedup_measured),
+        "joules-density": Drawer("measured", measured.joules_density),
+        "gates": Drawer("nothing", energy_from_gates),
+    }
+
+
+def catalogue() -> list[dict[str, str]]:
+    """List the figures: name, what it is drawn from, what it shows."""
+    rows = []
+    for name, drawer in drawers().items():
+        first = (inspect.getdoc(drawer.draw) or "").split("\n\n")[0].replace("\n", " ").removesuffix(".")
+        rows.append({"name": name, "shows": first, "drawn from": SOURCES[drawer.source]})
+    return rows
+
+
+def draw_to_file(
+    name: str,
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    style: str | None = None,
+    ops: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Path:
+    """Draw one figure from stored inputs.
+
+    Parameters
+    ----------
+    name : str
+        One of `drawers`.
+    inputs : sequence of str
+        Results (Parquet), traces, or a table (CSV or Parquet), as the figure wants.
+    out : Path
+        PNG, PDF or SVG; run ids or trace hashes go into its metadata.
+    style : {"ieee", "acm", "slides"}, optional
+        Page; a screen by default.
+    ops : sequence of str, optional
+        Only these ops.
+    options : mapping, optional
+        Other keywords of the figure's function, such as ``layer``; those that are None are left out.
+
+    Raises
+    ------
+    InputError
+        If the figure, the style or the file's ending is unknown, or the figure does not take an option.
+    """
+    from hwmodels.errors import nearest
+
+    from . import paper
+
+    known = drawers()
+    if name not in known:
+        raise InputError(f"unknown figure '{name}'" + nearest(name, known))
+    if out.suffix not in FORMATS:
+        raise InputError(f"cannot write '{out}': a figure ends in {', '.join(FORMATS)}")
+    drawer = known[name]
+    keywords = _keywords(name, drawer, ops, options or {})
+    with paper(style) if style else nullcontext():
+        data, found = _load(name, drawer.source, inputs)
+        return save(drawer.draw(data, **keywords), out, keywords=found)
+
+
+def _keywords(name: str, drawer: Drawer, ops: Sequence[str] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of the figure's function; one that it does not take is refused."""
+    takes = inspect.signature(drawer.draw).parameters
+    given = {key: value for key, value in options.items() if value is not None}
+    if ops is not None:
+        if "ops" not in takes and "op" in takes and len(ops) > 1:
+            raise InputError(f"figure '{name}' draws one op at a time; give one --op")
+        given |= {"op": ops[0]} if "op" in takes and "ops" not in takes else {"ops": list(ops)}
+    for key in given:
+        if key not in takes:
+            raise InputError(f"figure '{name}' takes no --{key.removesuffix('s')}; leave it out")
+    return given
+
+
+def _load(name: str, source: Source, inputs: Sequence[str]) -> tuple[Any, list[str]]:
+    from ..engine.replay import load_trace
+    from ..results.result import concat, load_result
+
+    if source == "nothing":
+        if inputs:
+            raise InputError(f"figure '{name}' is drawn from {SOURCES[source]}; give no input")
+        return None, []
+    if not inputs:
+        raise InputError(f"figure '{name}' is drawn from {SOURCES[source]}; give at least one")
+    if source == "measured":
+        return list(inputs), list(inputs)
+    if source == "traces":
+        loaded = [load_trace(path) for path in inputs]
+        return loaded, [trace.hash for trace in loaded]
+    if source == "table" or (source == "points" and all(map(_is_table, inputs))):
+        table = _load_table(inputs)
+        return table, sorted(set(table["run"].astype(str))) if "run" in table else []
+    result = concat(load_result(path) for path in inputs)
+    return result, sorted(result.meta["runs"])
+
+
+def _is_table(path: str) -> bool:
+    """Whether a file is a plain table, not a result."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.endswith(".parquet") or not Path(path).is_file():
+        return path.endswith(".csv")
+    try:
+        return b"zeroskip" not in (pq.read_metadata(path).metadata or {})
+    except (pa.ArrowInvalid, OSError):
+        return False
+
+
+def _load_table(inputs: Sequence[str]) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    from ..errors import CorruptError
+
+    frames = []
+    for name in inputs:
+        path = Path(name)
+        if not path.is_file() or path.suffix not in (".csv", ".parquet"):
+            raise InputError(f"no table at {path}; this figure is drawn from a CSV or Parquet file")
+        try:
+            frames.append(pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path))
+        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            raise CorruptError(
+                f"{path} cannot be read as a table ({str(error).splitlines()[0]}); make it again"
+            ) from None
+    return pd.concat(frames, ignore_index=True)
+
+
+def save(ax: Axes, out: Path, keywords: Sequence[str] = ()) -> Path:
+    """Write the figure whole or not at all, run ids in the file's metadata, and close it."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    from .style import current_rc
+
+    figure: Any = ax.figure
+    listed = " ".join(keywords)
+    metadata = {
+        ".png": {"Software": "zeroskip", "Description": listed},
+        # without a date, equal figures are equal files
+        ".pdf": {"Creator": "zeroskip", "Keywords": listed, "CreationDate": None},
+        ".svg": {"Creator": "zeroskip", "Keywords": [listed], "Date": None},
+    }[out.suffix]
+    try:
+        with mpl.rc_context(current_rc()), whole(out) as partial:
+            figure.savefig(partial, format=out.suffix[1:], metadata=metadata, bbox_inches="tight", pad_inches=0.02)
+    finally:
+        plt.close(figure)
+    log.info("%s drawn", out)
+    return out

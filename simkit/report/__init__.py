@@ -1,0 +1,1 @@
+"""The HTML report: one page from a result, with its evidence."""

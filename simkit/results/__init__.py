@@ -1,0 +1,1 @@
+"""The long table of counted rows, and every table made from it."""

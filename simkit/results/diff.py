@@ -1,0 +1,95 @@
+"""Two results side by side: what a change of a design or of a trace did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .result import Result
+
+QUANTITIES = {
+    "cycles": "compute cycles",
+    "stall_cycles": "cycles waiting for DRAM",
+    "latency_s": "latency (s)",
+    "dense_latency_s": "dense latency (s)",
+    "speedup": "speed-up over its own dense",
+    "dram_bytes": "DRAM (byte)",
+    "energy_pj": "energy (pJ)",
+    "power_w": "power (W)",
+    "energy_delay_js": "energy-delay (J s)",
+}
+
+
+def diff(a: Result, b: Result, ops: str | Iterable[str] | None = None) -> pd.DataFrame:
+    """Compare two results, run by run.
+
+    Runs of one trace on one arch are paired by name. Where no arch is in both, as after ``arch.with_(lanes=32)``, each
+    trace must be on one arch in each result, and those are paired; likewise traces.
+
+    Parameters
+    ----------
+    a, b : Result
+        Before and after.
+    ops : str or list, optional
+        Only these ops, e.g. ``"down"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each pair and quantity: trace, arch (``x -> y`` where they differ), quantity, a, b, ratio = b / a;
+        stalls as ``stall: <cause>``, in unit-cycles and over all ops.
+
+    Raises
+    ------
+    InputError
+        If the runs cannot be paired.
+    """
+    chosen = [ops] if isinstance(ops, str) else None if ops is None else list(ops)
+    left, right = ({_key(row): row for row in _rows(result, chosen)} for result in (a, b))
+    rows = []
+    for mine, theirs in _pairs(list(left), list(right)):
+        names = dict(zip(("trace", "arch"), map(_arrow, mine, theirs), strict=True))
+        before, after = left[mine], right[theirs]
+        for quantity in [*QUANTITIES, *sorted({q for q in {**before, **after} if q.startswith("stall: ")})]:
+            x, y = before.get(quantity, 0), after.get(quantity, 0)
+            rows.append({**names, "quantity": quantity, "a": x, "b": y, "ratio": y / x if x else None})
+    return pd.DataFrame(rows)
+
+
+def _rows(result: Result, ops: list[str] | None) -> list[dict[str, Any]]:
+    rows = [{str(name): value for name, value in row.items()} for row in result.summary(ops).to_dict("records")]
+    for row in rows if ops is None else []:
+        stalls = result.meta["runs"][row["run"]].get("stalls") or {}
+        row |= {f"stall: {cause}": count for cause, count in stalls.items()}
+    return rows
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str]:
+    return str(row["trace"]), str(row["arch"])
+
+
+def _arrow(mine: str, theirs: str) -> str:
+    return mine if mine == theirs else f"{mine} -> {theirs}"
+
+
+def _pairs(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Pair runs by trace and arch, or by the one of both that still tells them apart."""
+    both = [key for key in left if key in right]
+    if both:
+        return [(key, key) for key in both]
+    for part in (0, 1):
+        mine, theirs = ({key[part]: key for key in keys} for keys in (left, right))
+        shared = [name for name in mine if name in theirs]
+        if shared and len(mine) == len(left) and len(theirs) == len(right):
+            return [(mine[name], theirs[name]) for name in shared]
+    if len(left) == len(right) == 1:
+        return [(left[0], right[0])]
+    raise InputError(
+        f"{len(left)} and {len(right)} runs cannot be paired: no trace is on the same arch in both, and neither "
+        "traces nor archs alone tell the runs apart; compare results of one trace, or of one arch"
+    )

@@ -1,0 +1,1 @@
+"""Validation: models against published figures, measured GPUs and processors, and RTL."""

@@ -1,0 +1,1 @@
+"""Data sets: items, batches, and the sets that packages carry."""

@@ -1,0 +1,1 @@
+"""Models: loading them, and the sites where their activations can be zero."""

@@ -1,0 +1,1 @@
+"""The operators that a model executes, as GEMM and vector ops."""

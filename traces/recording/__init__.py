@@ -1,0 +1,1 @@
+"""Recording: which activations are zero, batch by batch, into a store."""

@@ -1,0 +1,1 @@
+"""The Zarr trace: arrays, bits, masks, and reading them back verified."""

@@ -1,0 +1,431 @@
+"""A stored trace, read lazily: sites, masks, tokens, ops."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from html import escape
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import CorruptError, InputError, did_you_mean
+from ..oplist.ops import OpSpec, Shape, Template, expand, join
+from .arrays import COLUMNS, UNSET, count_ones
+from .folder import Folder
+from .masks import Site, StoredRows
+from .store import Root, check_metadata, read_root, unsqueeze
+
+_BULKY = (
+    "ones",
+    "files",
+    "sites",
+    "ops",
+    "ops_decode",
+    "checksum",
+    "owner",
+    "schema",
+    "rows",
+    "capacity",
+    "hash",
+    "plan",
+)
+PHASES = ("prefill", "decode")
+ROW_PHASES = (*PHASES, "encode")  # an encoder's rows, beside those of the decoder that reads its output
+
+
+class Trace:
+    """A stored trace. Opening reads its attributes; masks are read when asked for.
+
+    Parameters
+    ----------
+    path : str
+        Local path or fsspec URL.
+    options : dict, optional
+        Passed to fsspec.
+
+    Raises
+    ------
+    InputError
+        If there is no trace, or its schema is another version.
+    CorruptError
+        If its attributes or an array's metadata were truncated or altered.
+    """
+
+    def __init__(self, path: str, options: Mapping[str, Any] | None = None) -> None:
+        self.folder = Folder(str(path), options)
+        self.root: Root = read_root(self.folder)
+        check_metadata(self.folder, self.root)
+        self._store = self.folder.store(read_only=True)
+        self._arrays: dict[str, Any] = {}
+        self._choices: dict[str, NDArray[np.int16]] = {}
+
+    def __repr__(self) -> str:
+        kind = "synthetic, " * bool(self.root.attrs.get("synthetic"))
+        return f"Trace({self.path!r}: {len(self.sites)} sites, {self.n_tokens} real tokens, {kind}{self.status})"
+
+    def _repr_html_(self) -> str:
+        """Origin and sites, for notebooks."""
+        facts = [
+            f"{named.get('name', '')}" if isinstance(named, dict) else str(named)
+            for named in (self.attrs.get("model"), self.attrs.get("data"), self.attrs.get("tuning"))
+            if named
+        ]
+        origin = ", ".join(facts) or "imported masks"
+        rows = "".join(
+            f"<tr><td>{escape(s.name)}</td><td>{s.op}</td><td>{s.k:,}</td><td>{s.n:,}</td><td>{s.density():.4f}</td></tr>"
+            for s in self.sites.values()
+        )
+        heads = "".join(f"<th>{name}</th>" for name in ("site", "op", "K", "N", "density"))
+        return (
+            f"<p><b>{escape(self.name)}</b> {'<b>synthetic</b>, ' * bool(self.root.attrs.get('synthetic'))}"
+            f"{escape(origin)}: {self.n_tokens:,} real tokens, "
+            f"{escape(self.status)}</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        return self.folder.path
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, without its ending."""
+        return PurePosixPath(self.path).name.removesuffix(".zarr")
+
+    @property
+    def status(self) -> str:
+        """``complete``, or ``recording`` for what a stopped recorder left."""
+        return str(self.root.attrs["status"])
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Model, tuning, data, measurements, provenance, recorder, and ``synthetic`` where it is."""
+        return {k: v for k, v in self.root.attrs.items() if k not in _BULKY}
+
+    @property
+    def rows(self) -> int:
+        """Rows recorded, padding among them."""
+        return self.root.rows
+
+    @cached_property
+    def sites(self) -> dict[str, Site]:
+        """Sites by name, in execution order; of a mixture of experts, one for each expert."""
+        found = {}
+        for meta in self.root.sites:
+            if not meta.experts:
+                found[meta.name] = Site(self, meta)
+            for expert in range(meta.experts):
+                name = f"{meta.name}.{expert}.{meta.op}"
+                alone = replace(meta, name=name, values="", experts=0, chosen=0)
+                found[name] = Site(self, alone, meta, expert)
+        return found
+
+    def choice(self, site: str) -> NDArray[np.int16]:
+        """Return ``int16[rows, chosen]``: the experts each token went through, padding included.
+
+        Raises
+        ------
+        InputError
+            If no mixture of experts was recorded under that name.
+        """
+        known = [meta.name for meta in self.root.sites if meta.experts]
+        if site not in known:
+            raise InputError(f"trace '{self.name}' has no experts '{site}'{did_you_mean(site, known)}")
+        if site not in self._choices:
+            parts = [part for _, part in self.read_chunks(f"sites/{site}/choice", self.rows)]
+            self._choices[site] = np.concatenate(parts)
+        return self._choices[site]
+
+    def site(self, name: str) -> Site:
+        """Return a site.
+
+        Raises
+        ------
+        InputError
+            If there is none of that name.
+        """
+        if name not in self.sites:
+            raise InputError(f"trace '{self.name}' has no site '{name}'{did_you_mean(name, self.sites)}")
+        return self.sites[name]
+
+    @cached_property
+    def tokens(self) -> pd.DataFrame:
+        """One row for each recorded row: sequence, position, real, phase, batch."""
+        columns = {}
+        for name in COLUMNS:
+            values = self._read(f"tokens/{name}", 0, self.rows)
+            if len(values) and int(values.min()) == UNSET:
+                bad = int(np.flatnonzero(values == UNSET)[0])
+                raise CorruptError(f"{self.path}/tokens/{name}: no data at row {bad}; a chunk is missing")
+            columns[name] = values
+        frame = pd.DataFrame(columns)
+        frame["real"] = frame["real"].astype(bool)
+        frame["phase"] = pd.Categorical.from_codes(frame["phase"].to_numpy(), categories=list(ROW_PHASES))
+        return frame
+
+    @cached_property
+    def real(self) -> NDArray[np.bool_]:
+        """``bool[rows]``: true where the token is not padding."""
+        return self.tokens["real"].to_numpy(dtype=bool)
+
+    @property
+    def n_tokens(self) -> int:
+        """Real tokens."""
+        return int(np.count_nonzero(self.real))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the content: sites, ops, tokens, masks. Not of how or when it was stored."""
+        stored = self.root.attrs.get("hash")
+        return str(stored) if stored else content_hash(self)
+
+    def chosen(self, real_only: bool, phase: str | None, stack: str = "") -> NDArray[np.bool_]:
+        """Return ``bool[rows]``: the rows that are asked for; an encoder's belong to the phase ``prefill``.
+
+        Raises
+        ------
+        InputError
+            If the phase is not known.
+        """
+        if phase is not None and phase not in PHASES:
+            raise InputError(f"phase '{phase}' is not known{did_you_mean(phase, PHASES)}")
+        rows = self.real if real_only else np.ones(self.rows, dtype=bool)
+        said = self.tokens["phase"]
+        if stack:
+            rows = rows & ((said == "encode") == (stack == "encoder")).to_numpy()
+        return rows if phase is None else rows & ((said == "decode") == (phase == "decode")).to_numpy()
+
+    def ops(self, real_only: bool = True, phase: str | None = None) -> list[OpSpec]:
+        """Return every operation of the model over this trace.
+
+        Parameters
+        ----------
+        real_only : bool
+            Each sequence at its own length; otherwise as executed, padding included.
+        phase : {"prefill", "decode"}, optional
+            Only the prompts' passes, or only those of generated tokens; by default both, weights' rows summed.
+
+        Returns
+        -------
+        list of OpSpec
+        """
+        self.chosen(real_only, phase)
+        if not unsqueeze(self.root.attrs["ops"]):
+            return self._bare_ops(real_only)
+        decodes = "ops_decode" in self.root.attrs
+        prefill = self._phase_ops("ops", self._prompts(real_only), "prefill") if phase != "decode" else []
+        decode = (
+            self._phase_ops("ops_decode", self._steps(real_only), "decode") if decodes and phase != "prefill" else []
+        )
+        return [self._linked(one) for op in join(prefill, decode) for one in self._routed(op, real_only, phase)]
+
+    def _linked(self, op: OpSpec) -> OpSpec:
+        """Forget sites that this trace does not hold."""
+        held = {name: getattr(op, name) for name in ("input_site", "output_site") if getattr(op, name) in self.sites}
+        return replace(op, **({"input_site": None, "output_site": None} | held))
+
+    def _routed(self, op: OpSpec, real_only: bool, phase: str | None) -> list[OpSpec]:
+        """Split an op of a mixture of experts into one for each expert that any token went to."""
+        meta = next((m for m in self.root.sites if m.experts and m.name == op.input_site), None)
+        if meta is None:
+            return [op]
+        choice = self.choice(meta.name)[self.chosen(real_only, phase)]
+        # one past the last expert stands for none
+        routed = np.bincount(choice.ravel(), minlength=meta.experts)[: meta.experts]
+        if op.kind != "gemm":
+            return [replace(op, m=round(op.m * int(routed.sum()) / max(1, choice.size)), input_site=None)]
+        passes = max(1, round(op.m / op.tokens_per_pass))
+        return [
+            replace(
+                op,
+                m=int(rows),
+                input_site=f"{meta.name}.{expert}.{meta.op}" if op.op == meta.op else None,
+                weight_bytes=op.weight_bytes // meta.experts,
+                tokens_per_pass=max(1, round(rows / passes)),
+            )
+            for expert, rows in enumerate(routed)
+            if rows
+        ]
+
+    def _phase_ops(self, key: str, shapes: list[Shape], phase: str) -> list[OpSpec]:
+        templates = [Template.from_dict(data) for data in unsqueeze(self.root.attrs[key])]
+        rows = self.tokens[self.tokens["phase"] == phase]
+        return expand(templates, shapes, passes=rows["batch"].nunique()) if len(rows) else []
+
+    def _prompts(self, real_only: bool) -> list[Shape]:
+        """(sequences, tokens) of what was run, with a decoder beside the encoder (sequences, tokens, target's tokens).
+
+        Each sequence alone, or whole padded batches.
+        """
+        frame = self.tokens[self.tokens["phase"] != "decode"]
+        if real_only:
+            frame = frame[frame["real"]]
+        order = ["encode", "prefill"] if (frame["phase"] == "encode").any() else ["prefill"]
+        by = frame.groupby("sequence" if real_only else "batch", sort=True)
+        many = by["sequence"].nunique()
+        rows = [frame[frame["phase"] == phase].groupby(by.keys, sort=True).size() for phase in order]
+        return [(int(many[i]), *(int(part.get(i, 0)) // int(many[i]) for part in rows)) for i in many.index]
+
+    def _steps(self, real_only: bool) -> list[Shape]:
+        """(sequences, keys) of each decoding pass; the keys are those in the cache and the token's own.
+
+        With an encoder beside the decoder (sequences, the encoder's tokens, keys).
+        """
+        frame = self.tokens[self.tokens["phase"] == "decode"]
+        if real_only:
+            heard = self.tokens[(self.tokens["phase"] == "encode") & self.real].groupby("sequence").size()
+            rows = zip(frame["sequence"], frame["position"], strict=True)
+            return [(1, *heard.loc[[one]].tolist(), int(p) + 1) if len(heard) else (1, int(p) + 1) for one, p in rows]
+        passes = 1 + int(self.root.attrs["new_tokens"])
+        lengths = dict(zip(self._prompt_passes(), self._prompts(False), strict=True))
+        prompts = [
+            (g, lengths[int(index) // passes * passes], int(index) % passes)
+            for index, g in frame.groupby("batch", sort=True)
+        ]
+        return [(len(g), *prompt[1:-1], prompt[-1] + step) for g, prompt, step in prompts]
+
+    def _prompt_passes(self) -> list[int]:
+        frame = self.tokens[self.tokens["phase"] == "prefill"]
+        return [int(index) for index in np.unique(frame["batch"].to_numpy())]
+
+    def _bare_ops(self, real_only: bool) -> list[OpSpec]:
+        """Ops of imported masks: one GEMM a site."""
+        rows = self.n_tokens if real_only else self.rows
+        passes = max(1, self.tokens["batch"].nunique())
+        return [
+            OpSpec(s.op, s.layer, "gemm", rows, s.k, s.n, input_site=s.name, tokens_per_pass=max(1, rows // passes))
+            for s in self.sites.values()
+        ]
+
+    def chunk_ones(self, name: str) -> list[int]:
+        """Return the ones that each chunk of a mask must have."""
+        return [int(v) for v in self.root.attrs["ones"][name]]
+
+    def read_chunks(
+        self, name: str, rows: int, keep: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first row, rows) of a site's array by chunks, each verified; those without a row to keep are left out.
+
+        Raises
+        ------
+        CorruptError
+            Naming the chunk that is missing, truncated or altered.
+        """
+        size = self._array(name).chunks[0]
+        for index, ones in enumerate(self.chunk_ones(name)):
+            first = index * size
+            if keep is not None and not keep[first : first + size].any():
+                continue
+            part = self._read(name, first, min(first + size, rows))
+            found = int(count_ones(part).sum())
+            if found != ones:
+                raise CorruptError(
+                    f"{self.path}/{name}: chunk {index} has {found} ones, {ones} were recorded; it is "
+                    "missing or altered: restore the file or record the trace anew"
+                )
+            yield first, part
+
+    def _array(self, name: str) -> Any:
+        if name not in self._arrays:
+            import zarr
+
+            try:
+                self._arrays[name] = zarr.open_array(self._store, path=name, mode="r")
+            except (ValueError, KeyError, OSError) as error:
+                raise CorruptError(f"{self.path}/{name}: cannot be opened ({error})") from error
+        return self._arrays[name]
+
+    def _read(self, name: str, first: int, last: int) -> NDArray[Any]:
+        array = self._array(name)
+        try:
+            return np.asarray(array[first:last])
+        except Exception as error:  # codecs raise whatever the library below them raises
+            index = first // array.chunks[0]
+            shard = first // array.shards[0] if array.shards else index
+            raise CorruptError(
+                f"{self.path}/{name}: chunk {index} (file c/{shard}) is truncated or altered "
+                f"({type(error).__name__}: {error}); restore the file or record the trace anew"
+            ) from error
+
+    def verify(self) -> None:
+        """Read everything and compare with checksums, counts of ones, and the content hash.
+
+        Raises
+        ------
+        CorruptError
+            Naming what is missing, truncated or altered.
+        """
+        found = content_hash(self)
+        stored = self.root.attrs.get("hash")
+        if stored and stored != found:
+            raise CorruptError(f"{self.path}: content hash is {found}, {stored} was recorded; record the trace anew")
+
+    def to_xarray(self, site: str | None = None) -> Any:
+        """Return a site's packed mask (or all sites') as a lazily loaded xarray Dataset.
+
+        Dimensions ``token`` and ``word_K``; the token columns are coordinates.
+        """
+        import xarray as xr
+
+        names = [n for n, s in self.sites.items() if s.source is None] if site is None else [self.site(site).name]
+        coords = {c: ("token", self.tokens[c].to_numpy()) for c in COLUMNS}
+        data = {}
+        for name in names:
+            group = xr.open_zarr(self._store, group=f"sites/{name}", consolidated=False, chunks=None)
+            mask = group["mask"].isel(token=slice(0, self.rows))
+            data[name] = mask.rename(word=f"word_{self.sites[name].k}")
+        return xr.Dataset(data, coords=coords, attrs={"hash": self.hash, "name": self.name})
+
+
+def content_hash(trace: Trace) -> str:
+    """SHA-256 over what a trace says: sites, ops, token columns, masks row by row."""
+    digest = hashlib.sha256()
+    facts = {
+        "sites": [s.to_dict() for s in trace.root.sites],
+        "ops": unsqueeze(trace.root.attrs["ops"]),
+        "rows": trace.rows,
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    tokens = trace.tokens
+    for column in COLUMNS:
+        values = tokens[column].cat.codes if column == "phase" else tokens[column]
+        digest.update(values.to_numpy().astype("<i4").tobytes())
+    for meta in trace.root.sites:
+        masks = meta.masks()
+        rest = [name for name in meta.rows_arrays(trace.rows) if name not in masks]
+        for name in (*masks, *([f"sites/{meta.name}/weight"] if meta.weight else []), *rest):
+            rows = meta.weight_shape[0] if name.endswith("/weight") else trace.rows
+            for block in StoredRows(trace, name, rows).blocks():
+                digest.update(block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def open_trace(path: str, storage_options: Mapping[str, Any] | None = None) -> Trace:
+    """Open a trace lazily.
+
+    Parameters
+    ----------
+    path : str or Path
+        Local path or any fsspec URL.
+    storage_options : dict, optional
+        Passed to fsspec.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    InputError
+        If there is none, or its schema is another version.
+    CorruptError
+        If it was truncated or altered.
+    """
+    return Trace(str(path), storage_options)

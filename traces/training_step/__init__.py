@@ -1,0 +1,1 @@
+"""The ops, bytes and cost of one training step."""

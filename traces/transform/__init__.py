@@ -1,0 +1,1 @@
+"""Traces from other tools, edits, statistics and synthesis."""

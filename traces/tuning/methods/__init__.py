@@ -1,0 +1,1 @@
+"""Tuning methods, one module each; discovered by their METHOD or METHODS."""
