@@ -4,9 +4,10 @@ from .arch import Arch, arch_from_yaml, diff, list_archs, load_arch
 from .counts import Compute, Counts
 from .energy import EnergyTable, list_tables, load_table
 from .errors import InputError
+from .kernel import Kernel
 from .mask import Mask, OnesMask, PackedMask
 from .op import Op
-from .registry import Kernel, register, simulate
+from .registry import register, simulate
 from .vector import simulate_vector
 
 __all__ = [

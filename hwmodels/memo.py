@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary
 
 from .arch import Arch, Memory
 from .counts import Compute, Counts
+from .kernel import Kernel
 from .memory import Movement, combine, join, movement
 from .op import Op
-from .registry import Kernel, kernel_of, params_of, seen_by
+from .registry import kernel_of, params_of, seen_by
 
 # a Compute holds one integer a token; this bounds an op of a million tokens to about half a gigabyte
 ENTRIES = 64

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from .arch import Arch
+from .kernel import Kernel
 from .mask import Mask
 from .op import Op
-from .registry import Kernel, kernel_of, params_of, seen_by
+from .registry import kernel_of, params_of, seen_by
 
 
 def expected_rounds(population: int, nonzeros: int, tile: int, step: int) -> float:

@@ -27,10 +27,10 @@ from ..counting.jit import jit, popcount64
 from ..counting.output_tiles import needed_tiles
 from ..counts import Compute
 from ..errors import InputError
+from ..kernel import Kernel
 from ..mask import Mask
 from ..op import Op
 from ..reference.cnvlutin import cnvlutin_twin
-from ..registry import Kernel
 
 
 class CnvlutinParams(NamedTuple):

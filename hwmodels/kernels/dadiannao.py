@@ -15,9 +15,9 @@ import numpy as np
 
 from ..arch import Arch
 from ..counts import Compute
+from ..kernel import Kernel
 from ..op import Op
 from ..reference.dadiannao import dadiannao_twin
-from ..registry import Kernel
 
 
 class DaDianNaoParams(NamedTuple):

@@ -21,9 +21,9 @@ import numpy as np
 
 from ..arch import Arch
 from ..counts import Compute
+from ..kernel import Kernel
 from ..op import Op
 from ..reference.sponge import sponge_twin
-from ..registry import Kernel
 
 MEMORY_PJ = 1950.0
 MULTIPLY_PJ = 3.7

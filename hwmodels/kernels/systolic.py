@@ -25,9 +25,9 @@ from ..arch import Arch
 from ..counting.groups import group_starts
 from ..counts import Compute
 from ..errors import InputError
+from ..kernel import Kernel
 from ..op import Op
 from ..reference.systolic import systolic_twin
-from ..registry import Kernel
 
 
 class SystolicParams(NamedTuple):

@@ -41,21 +41,21 @@ def styles(incomplete: str) -> list[str]:
 
 def kinds(incomplete: str) -> list[str]:
     """Kinds of things that can be listed."""
-    from .inspect import KINDS
+    from .listing import KINDS
 
     return _starting(KINDS, incomplete)
 
 
 def kind(incomplete: str) -> list[str]:
     """Kinds of things that can be shown."""
-    from .inspect import SHOWN
+    from .listing import SHOWN
 
     return _starting(SHOWN, incomplete)
 
 
 def names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Things of the kind that was typed before."""
-    from .inspect import catalogue
+    from .listing import catalogue
 
     wanted = str(ctx.params.get("kind", "arch")).removesuffix("s") + "s"
     return _starting((row["name"] for row in catalogue(wanted)), incomplete)

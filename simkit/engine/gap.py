@@ -11,11 +11,9 @@ from hwmodels.mask import Mask
 from hwmodels.statistical import statistical_cycles
 
 from ..errors import InputError
-from ..plots.style import axes, legend_above, mark, name_ticks, plain_log, points, styled
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
     from traces import Trace
 
@@ -136,58 +134,3 @@ def _first(mask: Mask, rows: int) -> PackedMask:
 def _iid(mask: Mask, seed: int) -> PackedMask:
     m, k = mask.shape
     return PackedMask.bernoulli(m, k, mask.popcount() / (m * k), seed)
-
-
-@styled
-def plot(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down",)) -> Axes:
-    """Draw exact over statistical cycles, layer by layer.
-
-    Parameters
-    ----------
-    data : DataFrame, Trace or sequence of Trace
-        What `gap_table` returned, or what to make it from.
-    ax : Axes, optional
-        Where to draw.
-    ops : str or iterable of str
-        Which ops, where traces are given.
-
-    Returns
-    -------
-    Axes
-        One cluster for each design, its layers from left to right; filled markers are recorded masks, hollow ones
-        i.i.d. masks of the same density. At 1 a density would have been enough.
-    """
-    import pandas as pd
-
-    frame = data if isinstance(data, pd.DataFrame) else gap_table(data, ops=ops)
-    ax = axes(ax)
-    designs, tunings = list(dict.fromkeys(frame["arch"])), list(dict.fromkeys(frame["tuning"]))
-    layers = sorted(frame["layer"].unique())
-    step = 0.8 / max(len(layers), 1)
-    for index, tuning in enumerate(tunings):
-        for masks in (TRACE, IID):
-            part = frame[(frame["tuning"] == tuning) & (frame["masks"] == masks)]
-            left = part["arch"].map(designs.index) - 0.4 + step / 2
-            colour, marker = mark(index).values()
-            ax.scatter(
-                left + step * part["layer"].map(layers.index),
-                part["gap"],
-                s=1.6 * points(),
-                marker=marker,
-                color=colour if masks == TRACE else "none",
-                edgecolors=colour,
-                linewidths=0.08 * points(),
-                label=f"{tuning}, {masks}",
-                zorder=3,
-            )
-    for edge in range(1, len(designs)):
-        ax.axvline(edge - 0.5, color="0.85", linewidth=0.08 * points())
-    ax.axhline(1.0, color="black", linewidth=0.1 * points())
-    ax.set_xlim(-0.5, len(designs) - 0.5)
-    ax.tick_params(axis="x", labelsize=points() * (0.75 if len(designs) > 5 else 0.9))
-    name_ticks(ax, designs)
-    if frame["gap"].max() > 8:
-        plain_log(ax, "y")
-    ax.set_ylabel("exact / statistical cycles")
-    legend_above(ax)
-    return ax

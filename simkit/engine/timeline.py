@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from hwmodels import Arch, Compute, Mask, Op, PackedMask
 from hwmodels.counting.groups import group_starts
 from hwmodels.errors import nearest
+from hwmodels.kernel import Kernel
 from hwmodels.mask import load
 from hwmodels.memory import Tiles, movement
-from hwmodels.registry import Kernel, kernel_of, params_of, seen_by
+from hwmodels.registry import kernel_of, params_of, seen_by
 
 from ..errors import InputError
 from ..files import whole

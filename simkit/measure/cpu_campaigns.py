@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import InputError, UnavailableError
 from ..provenance import environment
-from .campaigns import CPU_CAMPAIGNS, Campaign, Point, Row
 from .cpu import gather_matmul, measure_cpu, rapl_joules
+from .points import CPU_CAMPAIGNS, Campaign, Point, Row
 
 GROUP = 50  # shapes measured side by side in one point
 GROUPS = 3

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hwmodels import load_arch
 
 from ..errors import InputError, UnavailableError
-from .campaigns import POINTS, Campaign, Point, Row, gpu_devices, sparse_points
 from .meters import CudaMeter, NvmlMeter, Reading, energy_meter, require_cuda, sane
+from .points import POINTS, Campaign, Point, Row, gpu_devices, sparse_points
 from .variants import Problem, build, check, problem
 
 COLD_FACTOR = 3  # operands in rotation take this many times the L2

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .campaigns import Point, Row
+from .points import Point, Row
 
 MODEL, DATA, TUNING = "minilm-l6", "vader-movie", "relu-lora"
 SEQUENCES, LENGTH = 256, 64

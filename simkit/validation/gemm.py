@@ -16,8 +16,8 @@ from hwmodels.kernels.gpu import GpuParams, model_of
 from hwmodels.registry import params_of
 
 from ..errors import InputError
-from ..measure.campaigns import gpu_devices
 from ..measure.formats import import_file
+from ..measure.points import gpu_devices
 from .scores import score
 
 Floats = NDArray[np.float64]

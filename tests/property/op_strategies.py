@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from hwmodels import Op, PackedMask
+from hwmodels.kernel import Kernel
 from hwmodels.mask import Words
-from hwmodels.registry import Kernel
 
 DENSITIES = [0.0, 0.05, 0.3, 0.7, 1.0]
 # on both sides of a word, and far from any multiple of lanes, bricks, chunks and tiles

@@ -12,8 +12,9 @@ from op_strategies import Streamed, mask, ops
 
 from hwmodels import Arch, Counts, Op, PackedMask, list_archs, load_arch, load_table, simulate
 from hwmodels.counting.groups import group_starts
+from hwmodels.kernel import Kernel
 from hwmodels.mask import load
-from hwmodels.registry import Kernel, kernel_of, params_of
+from hwmodels.registry import kernel_of, params_of
 
 ARCHS = list_archs()
 FEW = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

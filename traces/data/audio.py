@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .batches import Batch
-from .inputs import Inputs, shift_right
+from .items import Inputs, shift_right
 
 
 def read_wav(path: str, rate: int) -> NDArray[np.float32]:

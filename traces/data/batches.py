@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..models.load import padding_token
 
 Tokens = Sequence[int]
 
@@ -76,11 +77,6 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[i
     """Tokenize and truncate; an empty text keeps its special tokens, or one padding token where there are none."""
     rows = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     return [ids if ids else [padding_token(tokenizer)] for ids in rows]
-
-
-def padding_token(tokenizer: Any) -> int:
-    """Return the padding token's id; decoders often have none, and any id does under a mask."""
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 
 def padded(rows: Sequence[Tokens], pad: int, side: str = "right") -> tuple[Any, Any]:

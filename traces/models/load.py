@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..data.batches import padding_token
 from ..errors import FetchError, InputError, TraceError, did_you_mean
 from ..fetch import settle_hub_access, unpacked
 from .loaders.packaged import MODELS, ModelEntry
@@ -169,3 +168,8 @@ def _guarded(name: str, load: Callable[[], Any]) -> Any:
             raise FetchError(f"{hint}; delete {model_folder(name)} and try again") from error
         hint = f"could not load model '{name}'{did_you_mean(name, MODELS)} ({first})"
         raise InputError(f"{hint}; a hub name needs network access, a local one a folder with config.json") from error
+
+
+def padding_token(tokenizer: Any) -> int:
+    """Return the padding token's id; decoders often have none, and any id does under a mask."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)

@@ -12,9 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InputError
-from ..models.experts import expert_templates, recorded_experts
+from ..models.experts import recorded_experts
 from ..models.routing import all_tokens
 from ..models.sites import MLPSite, dropped_blocks, gate_sites, weight_shape
+from .experts import expert_templates
 from .ops import Dim, Shape, Template, fit_dim
 
 # names of projections over all families: the last parts of a module's path

@@ -24,7 +24,9 @@ from ..data.load import load_data
 from ..errors import InputError, NumericError, did_you_mean
 from ..models.experts import recorded_experts
 from ..models.load import load_model
+from ..models.prompts import virtual_tokens
 from ..models.sites import MLPSite
+from ..oplist.example_inputs import decode_probe, probe_shapes, prompt_probe
 from ..oplist.probe import probe_ops
 from ..provenance import provenance
 from ..storage.folder import Folder
@@ -33,7 +35,7 @@ from ..storage.trace import Trace, content_hash, open_trace
 from .device import Cuda, accelerator, resolve_device
 from .hooks import VALUES, Packet, SiteTap, parse_variants
 from .overhead import Clock
-from .passes import decode_probe, probe_shapes, prompt_probe, run_batch, spread, virtual_tokens
+from .passes import run_batch, spread
 from .schedule import Plan, as_budget, choose_task, tuning_of
 from .targets import Linked, places, site_metas
 from .writer_thread import Worker

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import sorted_order
-from ..data.inputs import Inputs
+from ..data.items import Inputs
 from ..errors import InputError, did_you_mean
 from ..models.load import TASKS, default_task, load_config
 

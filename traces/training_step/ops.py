@@ -17,10 +17,10 @@ import torch
 from ..data.batches import Batch
 from ..errors import InputError
 from ..models.load import modality
+from ..models.prompts import virtual_tokens
 from ..models.sites import MLPSite, find_sites
 from ..oplist.ops import OpSpec, Template, expand
 from ..oplist.probe import _Event, _Watch, probe_ops
-from ..recording.passes import virtual_tokens
 
 if TYPE_CHECKING:
     pass

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ..data.batches import Batch
 from ..errors import InputError
+from ..models.prompts import virtual_tokens
 from ..oplist.ops import OpSpec, expand
-from ..recording.passes import virtual_tokens
 from ..storage.bits import Words, pack, unpack
 from ..storage.masks import Site, StoredMask
 from .ops import PROBES, StepOps, example, loss_of, masked, single_weights, step_ops

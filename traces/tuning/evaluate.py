@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import sorted_order
-from ..data.inputs import Inputs
+from ..data.items import Inputs
 from ..models.sites import MLPSite
-from .methods.density import ActivationTap, of_tokens
+from .activations import ActivationTap, of_tokens
 from .score import LANGUAGE, Scores
 
 BATCH = 64

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
+from .activations import of_tokens
 from .layers.lowrank import as_kept, matrix
-from .methods.density import of_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from ..data.batches import Batch, training_order
-from ..data.inputs import Inputs, prepare
+from ..data.inputs import prepare
+from ..data.items import Inputs
 from ..data.load import Data
 from ..errors import InputError, NumericError
 from ..files import write_atomic, write_json
 from ..models.sites import find_sites
 from ..provenance import provenance
 from . import checkpoint
+from .activations import ActivationTap, of_tokens
 from .change import Sample
 from .evaluate import evaluate
-from .methods.density import ActivationTap, factors, of_tokens, penalty
+from .methods.density import factors, penalty
 from .result import (
     DECIDED,
     MEASUREMENTS,

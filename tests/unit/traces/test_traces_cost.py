@@ -8,9 +8,9 @@ import pytest
 from tiny_families import DECODERS, FAMILIES, PAIRS, VISION, build
 from torch.utils.flop_counter import FlopCounterMode
 
+from traces.models.prompts import virtual_tokens
 from traces.models.sites import find_sites
 from traces.oplist.ops import expand
-from traces.recording.passes import virtual_tokens
 from traces.training_step.ops import PROBES, StepOps, example, loss_of, step_ops
 from traces.training_step.step import tuning_step
 from traces.tuning import BlockGates, Tuning

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import traces
 from traces.data.batches import sorted_order
-from traces.data.inputs import Inputs, prepare
+from traces.data.inputs import prepare
+from traces.data.items import Inputs
 from traces.models.load import load_model
 from traces.models.sites import find_sites
 from traces.recording.passes import run_batch

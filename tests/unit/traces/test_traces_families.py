@@ -14,13 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import traces
 from traces.data.batches import sorted_order, stack_of
-from traces.data.inputs import Inputs, prepare
+from traces.data.inputs import prepare
+from traces.data.items import Inputs
 from traces.errors import InputError
 from traces.models.load import load_model
 from traces.models.sites import find_sites
+from traces.oplist.example_inputs import example, probe_shapes, prompt_probe
 from traces.oplist.ops import Template, expand
 from traces.oplist.probe import probe_ops
-from traces.recording.passes import ENCODE, example, probe_shapes, prompt_probe, spread
+from traces.recording.passes import ENCODE, spread
 
 LIMIT, BATCH = 7, 3
 

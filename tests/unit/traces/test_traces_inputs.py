@@ -10,7 +10,8 @@ import torch
 from tiny_families import build
 from tiny_models import write_tokenizer
 
-from traces.data.inputs import IGNORED, ImageInputs, prepare, shift_right
+from traces.data.inputs import ImageInputs, prepare
+from traces.data.items import IGNORED, shift_right
 from traces.data.load import Split
 from traces.errors import InputError
 from traces.models.load import load_model

@@ -9,7 +9,7 @@ import torch
 from measured_memory import measured_peak
 from tiny_families import build
 
-from traces.recording.passes import virtual_tokens
+from traces.models.prompts import virtual_tokens
 from traces.training_step.memory import size_of, step_memory
 from traces.training_step.ops import PROBES, example, loss_of
 from traces.tuning import Tuning

@@ -212,7 +212,7 @@ def input_norms(net: Any, names: list[str], sample: Sample) -> dict[str, torch.T
     """Return the L2 norm of each input of each layer over the sample's real tokens, float32[K]."""
     import torch as th
 
-    from .density import of_tokens
+    from ..activations import of_tokens
 
     sums: dict[str, torch.Tensor] = {}
     mask: list[torch.Tensor] = []

@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from ...errors import InputError
 from ...models.sites import MLPSite, find_sites
+from ..activations import of_tokens
 from ..change import Change, Decided, Method, Part, Sample
 from ..layers.lowrank import matrix
 from ..refit import add, refit
-from .density import of_tokens
 
 if TYPE_CHECKING:
     import torch

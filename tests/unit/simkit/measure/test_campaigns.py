@@ -16,7 +16,7 @@ import torch
 
 from simkit.errors import CorruptError, InputError, UnavailableError
 from simkit.measure import bundle, campaigns, gpu_campaigns, pending, read_bundle, run_campaign, write_bundle
-from simkit.measure.campaigns import CAMPAIGNS, Campaign, energy_points, gemm_points, smoke_points, sparse_points
+from simkit.measure.points import CAMPAIGNS, Campaign, energy_points, gemm_points, smoke_points, sparse_points
 from simkit.measure.variants import VARIANTS
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import traces
 from simkit.measure import read_bundle, record_campaign, run_campaign
-from simkit.measure.campaigns import Point
+from simkit.measure.points import Point
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hwmodels.registry import params_of
 from simkit.errors import InputError
 from simkit.measure import bundle
 from simkit.measure.bundle import write_bundle
-from simkit.measure.campaigns import gemm_points, sparse_points
+from simkit.measure.points import gemm_points, sparse_points
 from simkit.measure.wheelhouse import PACKAGES, command
 from simkit.plots import measured as measured_plots
 from simkit.plots import validation as validation_plots

@@ -31,8 +31,9 @@ from traces.tuning import (
     load_tuned,
     tune,
 )
+from traces.tuning.activations import of_tokens
 from traces.tuning.layers.activations import ShiftedReLU
-from traces.tuning.methods.density import factors, of_tokens
+from traces.tuning.methods.density import factors
 from traces.tuning.score import Scores
 from traces.tuning.trainer import Trainer
 

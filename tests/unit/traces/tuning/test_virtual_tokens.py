@@ -13,10 +13,11 @@ from tiny_tuning import TASKS, save_data, save_model
 from torch.utils.flop_counter import FlopCounterMode
 
 import traces
+from traces.models.prompts import virtual_tokens
 from traces.models.sites import find_sites
+from traces.oplist.example_inputs import decode_probe, prompt_probe
 from traces.oplist.ops import expand
 from traces.oplist.probe import probe_ops
-from traces.recording.passes import decode_probe, prompt_probe, virtual_tokens
 from traces.tuning import Training, Tuning, tune
 from traces.tuning.change import Part
 from traces.tuning.methods.prompt import PrefixTuning, PromptTuning, PTuning

@@ -1,0 +1,51 @@
+"""The contract of a kernel: its name, wrapper, slow twin, parameters and what it declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .arch import Arch
+from .counts import Compute
+from .op import Op
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel family.
+
+    Parameters
+    ----------
+    name : str
+        What an arch's ``kernel`` field says.
+    params : type
+        NamedTuple of the parameters; its fields are exactly the arch's ``params``.
+    count : callable
+        ``count(op, params, arch) -> Compute``: the public wrapper, validates and loops.
+    twin : callable
+        ``twin(op, params, arch) -> int``: compute cycles, cycle by cycle from the definition.
+    skips : frozenset
+        Which operands' zeros change the cycles: any of ``activation``, ``weight``, ``output``.
+    two_sided : bool
+        Whether a weight mask is required.
+    overhead : callable
+        ``overhead(op, params) -> int``: cycles that skipping may add over dense (start-up, bubbles).
+    token_order_free : bool
+        Whether permuting tokens leaves the cycles alone.
+    has_cycles : bool
+        False for estimates that only price energy.
+    additive : bool
+        Whether launches, and copies of an op, add up; False where averages over a trace or batched copies enter.
+    """
+
+    name: str
+    params: type
+    count: Callable[[Op, Any, Arch], Compute]
+    twin: Callable[[Op, Any, Arch], int]
+    skips: frozenset[str]
+    two_sided: bool = False
+    overhead: Callable[[Op, Any], int] = lambda op, params: 0
+    token_order_free: bool = True
+    has_cycles: bool = True
+    additive: bool = True

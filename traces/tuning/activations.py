@@ -1,0 +1,76 @@
+"""The activations of a model's sites during training, with their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..models.sites import MLPSite
+
+if TYPE_CHECKING:
+    import torch
+
+
+def of_tokens(value: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """Return the rows of the tokens where `keep` is true, (tokens, K).
+
+    Parameters
+    ----------
+    value : tensor (B, S, K) or (B S, K)
+        Activations; where it has more tokens than `keep`, the first ones are virtual tokens and do not count.
+    keep : bool tensor (B, S)
+        Which tokens are real.
+    """
+    if value.dim() == 2 and len(value) < keep.numel():  # routed tokens, padding never among them
+        return value
+    if value.dim() == 2:  # OPT and some others flatten their tokens
+        value = value.reshape(len(keep), -1, value.shape[-1])
+    return value[:, value.shape[1] - keep.shape[1] :][keep]
+
+
+class ActivationTap:
+    """Hooks that keep each MLP site's activations of the last forward pass.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    sites : list of MLPSite
+        Names must be those of `model` as it is now, after its changes.
+    at : {"product", "gate"}
+        Input of the down-projection, or output of the activation function.
+    """
+
+    def __init__(self, model: Any, sites: list[MLPSite], at: str = "product") -> None:
+        self._values: list[tuple[str, int, torch.Tensor]] = []
+        self._sites = sites
+        self._calls: dict[str, int] = {}
+        self._handles = []
+        for name in dict.fromkeys(site.module for site in sites):
+            site = next(s for s in sites if s.module == name)
+            if at == "gate" and site.gate and site.activation is not None:
+                handle = model.get_submodule(site.activation).register_forward_hook(self._after(name))
+            else:
+                handle = model.get_submodule(name).register_forward_pre_hook(self._before(name))
+            self._handles.append(handle)
+
+    def _after(self, name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: self._keep(name, output)
+
+    def _before(self, name: str) -> Callable[..., None]:
+        return lambda _module, inputs: self._keep(name, inputs[0])
+
+    def _keep(self, name: str, value: torch.Tensor) -> None:
+        call = self._calls.get(name, 0)  # ALBERT runs one layer's weights many times in a pass
+        self._calls[name] = call + 1
+        self._values.append((name, call, value))
+
+    def take(self) -> list[torch.Tensor | None]:
+        """Return the last pass's activations by site, None where a site did not run, and forget them."""
+        found = {(name, call): value for name, call, value in self._values}
+        self._values, self._calls = [], {}
+        return [found.get((site.module, site.call)) for site in self._sites]
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
