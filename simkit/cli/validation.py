@@ -62,7 +62,7 @@ def validate(
         rows = validate_rtl(arch, trace=trace, vcd=vcd)
         columns = ("arch", "build", "case", "kernel_cycles", "offset", "rtl_cycles", "cycles_equal", "values_equal")
     else:
-        from simkit.validation import gpu
+        from simkit.validation import bundles, gpu
 
         if reference is not None:
             rows = gpu.validate_reference(reference)
@@ -73,7 +73,7 @@ def validate(
                 f"--device {device}: only 'cpu' is measured here; a GPU's bundle is scored by --bundle {device}"
             )
         else:
-            rows = gpu.validate_bundle(str(bundle))
+            rows = bundles.validate_bundle(str(bundle))
         columns = ("set", "model", "rows_fit", "rows_scored", "mape_percent", "p90_percent", "bias_percent")
     if as_json:
         emit_json(rows)

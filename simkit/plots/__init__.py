@@ -3,6 +3,7 @@
 from .agreement import predicted_measured
 from .density import density_by_layer, density_map
 from .energy import energy_breakdown
+from .gap import synchronisation_gap
 from .methods import methods_front
 from .patterns import coactivation, entropy, hot_neurons, tile_density, token_overlap, union_density, zero_runs
 from .roofline import roofline
@@ -26,6 +27,7 @@ __all__ = [
     "speedup_bars",
     "speedup_density",
     "stall_breakdown",
+    "synchronisation_gap",
     "tile_density",
     "token_overlap",
     "tuning_cost",

@@ -39,7 +39,6 @@ class Drawer(NamedTuple):
 def drawers() -> dict[str, Drawer]:
     """Return what `draw_to_file` knows, by name."""
     from .. import plots
-    from ..engine import gap
     from . import measured
     from .gates import energy_from_gates
 
@@ -62,7 +61,7 @@ def drawers() -> dict[str, Drawer]:
         "zero-runs": Drawer("traces", plots.zero_runs),
         "overlap": Drawer("traces", plots.token_overlap),
         "entropy": Drawer("traces", plots.entropy),
-        "gap": Drawer("traces", gap.plot),
+        "gap": Drawer("traces", plots.synchronisation_gap),
         "agreement": Drawer("table", plots.predicted_measured),
         "error-bands": Drawer("measured", measured.error_bands),
         "predicted": Drawer("measured", measured.predicted),

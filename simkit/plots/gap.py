@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..engine.gap import IID, TRACE, gap_table
 from .style import axes, legend_above, mark, name_ticks, plain_log, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-from ..engine.gap import gap_table
-
 
 @styled
-def plot(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down",)) -> Axes:
+def synchronisation_gap(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down",)) -> Axes:
     """Draw exact over statistical cycles, layer by layer.
 
     Parameters

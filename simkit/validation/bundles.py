@@ -18,6 +18,7 @@ from hwmodels.kernels.gpu import model_of
 
 from ..errors import InputError
 from ..measure.bundle import bundle_path, read_bundle
+from .gemm import data_sheet, gpu_params
 from .scores import break_even, score
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ def usable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sheet(device: str) -> DataSheet:
-    from .gpu import data_sheet
 
     return data_sheet(load_arch(device))
 
@@ -162,7 +162,6 @@ def _sparse(device: str, frame: pd.DataFrame) -> Rows:
     if len(shapes) < 2:
         return []
     arch = load_arch(device)
-    from .gpu import gpu_params
 
     params = gpu_params(arch)
     start = model_of(params, 16).timing

@@ -32,7 +32,6 @@ __all__ = [
     "joules_curve",
     "predictions",
     "table",
-    "validate_bundle",
     "validate_device_cpu",
     "validate_reference",
 ]
@@ -257,10 +256,3 @@ def validate_device_cpu(*, budget_s: float = 50.0, seed: int = 0, threads: int |
     from .cpu import score_cpu
 
     return score_cpu(measure_cpu(budget_s=budget_s, seed=seed, threads=threads))
-
-
-def validate_bundle(device: str, folder: str | Path | None = None) -> Rows:
-    """Score a device's stored bundles; see `simkit.validation.bundles.validate_bundle`."""
-    from .bundles import validate_bundle as score_bundles
-
-    return score_bundles(device, folder)

@@ -16,7 +16,7 @@ def virtual_tokens(model: Any) -> int:
     return int(config.num_virtual_tokens)
 
 
-def _next_token(given: dict[str, Any], output: Any, ids: Any) -> dict[str, Any]:
+def next_inputs(given: dict[str, Any], output: Any, ids: Any) -> dict[str, Any]:
     """Return a decoder's inputs for one more token: what was heard or read, and the cache, are those of `output`."""
     kept = {"attention_mask": given["attention_mask"]} if "attention_mask" in given else {}
     heard = (output.encoder_last_hidden_state,)
@@ -24,7 +24,7 @@ def _next_token(given: dict[str, Any], output: Any, ids: Any) -> dict[str, Any]:
     return kept | {"encoder_outputs": heard, "decoder_input_ids": ids, "past_key_values": cache, "use_cache": True}
 
 
-def _inside_pair(model: Any) -> Any:
+def inside_pair(model: Any) -> Any:
     """Return the encoder and decoder inside `peft`'s wrapper."""
     if virtual_tokens(model) or getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise InputError(
@@ -33,14 +33,14 @@ def _inside_pair(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _positions(model: Any, mask: Any, last: int) -> dict[str, Any]:
+def positions(model: Any, mask: Any, last: int) -> dict[str, Any]:
     """Positions count real tokens only, as the model's own ``generate`` does; models that compute them take none."""
     if "position_ids" not in inspect.signature(model.forward).parameters:
         return {}
     return {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -last:]}
 
 
-def _inside(model: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def inside_wrapper(model: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the model inside `peft`'s wrapper, which takes positions and a cache, and its inputs for a prompt."""
     import torch
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import InputError
 from ..models.load import modality
 from ..models.patches import PatchGrid
-from ..models.prompts import _inside, _inside_pair, _next_token, virtual_tokens
+from ..models.prompts import inside_pair, inside_wrapper, next_inputs, virtual_tokens
 from .ops import Shape
 
 # different primes, so that no dimension is mistaken for another: sequences, tokens, tokens of the target
@@ -70,7 +70,7 @@ def decode_probe(model: Any, *shape: int) -> Callable[[], object]:
         return _pair_probe(model, *shape)
     batch, keys = shape
     ids = torch.ones((batch, keys - virtual_tokens(model)), dtype=torch.long)
-    inner, given = _inside(model, {"input_ids": ids[:, 1:], "attention_mask": torch.ones_like(ids[:, 1:])})
+    inner, given = inside_wrapper(model, {"input_ids": ids[:, 1:], "attention_mask": torch.ones_like(ids[:, 1:])})
     with torch.no_grad():
         cache = inner(**given, use_cache=True).past_key_values
     if cache is None:
@@ -82,8 +82,8 @@ def decode_probe(model: Any, *shape: int) -> Callable[[], object]:
 def _pair_probe(model: Any, batch: int, length: int, keys: int) -> Callable[[], object]:
     import torch
 
-    inner, given = _inside_pair(model), example(model, batch, length, keys - 1)
+    inner, given = inside_pair(model), example(model, batch, length, keys - 1)
     with torch.no_grad():
         output = inner(**given, use_cache=True)
-    token = _next_token(given, output, given["decoder_input_ids"][:, :1])
+    token = next_inputs(given, output, given["decoder_input_ids"][:, :1])
     return lambda: inner(**token)

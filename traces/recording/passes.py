@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.batches import Batch, stack_of
-from ..models.prompts import _inside, _inside_pair, _next_token, _positions, virtual_tokens
+from ..models.prompts import inside_pair, inside_wrapper, next_inputs, positions, virtual_tokens
 
 PREFILL, DECODE, ENCODE = 0, 1, 2
 
@@ -111,24 +111,24 @@ def _decoder_steps(model: Any, batch: Batch, front: int) -> Iterator[None]:
     """Run the prompt, then one more token of each sequence whenever asked."""
     import torch
 
-    inner, given = _inside(model, batch.inputs)
+    inner, given = inside_wrapper(model, batch.inputs)
     mask = given["attention_mask"]
     tokens = front + batch.mask.shape[1]
-    output = inner(**given, **_positions(inner, mask, tokens), use_cache=True)
+    output = inner(**given, **positions(inner, mask, tokens), use_cache=True)
     while True:
         yield
         chosen = output.logits[:, -1:].argmax(dim=-1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         cache = output.past_key_values
         output = inner(
-            input_ids=chosen, attention_mask=mask, past_key_values=cache, use_cache=True, **_positions(inner, mask, 1)
+            input_ids=chosen, attention_mask=mask, past_key_values=cache, use_cache=True, **positions(inner, mask, 1)
         )
 
 
 def _pair_steps(model: Any, given: dict[str, Any]) -> Iterator[None]:
     """Run an encoder and its decoder's prompt, then the decoder alone whenever asked."""
-    inner = _inside_pair(model)
+    inner = inside_pair(model)
     output = inner(**given, use_cache=True)
     while True:
         yield
-        output = inner(**_next_token(given, output, output.logits[:, -1:].argmax(dim=-1)))
+        output = inner(**next_inputs(given, output, output.logits[:, -1:].argmax(dim=-1)))

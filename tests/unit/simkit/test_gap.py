@@ -11,6 +11,7 @@ import pytest
 from simkit.engine import gap
 from simkit.engine.replay import load_trace
 from simkit.errors import InputError
+from simkit.plots import synchronisation_gap
 
 ARCHS = ("tile_barrier_32x32", "statistical_32x32", "sparten")
 
@@ -45,7 +46,7 @@ def test_tokens_are_limited(plain_trace_path: Path) -> None:
 
 
 def test_figure_shows_every_row(table: pd.DataFrame) -> None:
-    ax = gap.plot(table)
+    ax = synchronisation_gap(table)
     shown = sum(len(points.get_offsets()) for points in ax.collections)
     assert shown == len(table)
     assert [label.get_text().replace("\n", "_") for label in ax.get_xticklabels()] == [

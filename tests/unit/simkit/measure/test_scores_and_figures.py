@@ -18,7 +18,8 @@ from simkit.measure.points import gemm_points, sparse_points
 from simkit.measure.wheelhouse import PACKAGES, command
 from simkit.plots import measured as measured_plots
 from simkit.plots import validation as validation_plots
-from simkit.validation.gpu import find_device, gpus, joules_curve, validate_bundle, validate_reference
+from simkit.validation.bundles import validate_bundle
+from simkit.validation.gpu import find_device, gpus, joules_curve, validate_reference
 from simkit.validation.scores import break_even, score
 
 
