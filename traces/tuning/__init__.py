@@ -9,8 +9,9 @@ from .methods.lora import LoRA
 from .methods.plain import FullTuning, NoModule
 from .methods.prune import Prune
 from .methods.quantise import Quantise
+from .methods.registry import methods
 from .methods.relufy import Activation
-from .registry import TuningEntry, list_tunings, load_tuning, methods, presets
+from .registry import TuningEntry, list_tunings, load_tuning, presets
 from .result import TuneResult, load_tuned, open_result
 from .spec import Distil, Training, Tuning
 from .train import tune

@@ -4,37 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, resources
-from importlib.metadata import entry_points
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError, did_you_mean
-from .change import Method, Part
+from .change import Method
+from .methods.registry import methods
 from .spec import Tuning, load_tuning_file, tuning_from_yaml
-
-ENTRY_POINT_GROUP = "traces.tuning"
-BUILT_IN = (
-    "plain",
-    "lora",
-    "ia3",
-    "prompt",
-    "dora",
-    "adalora",
-    "qlora",
-    "adapter",
-    "gated",
-    "adamix",
-    "relufy",
-    "density",
-    "ada_density",
-    "conditional",
-    "prune",
-    "quantise",
-    "soka",
-    "spt",
-    "salf",
-)
 
 
 @dataclass(frozen=True)
@@ -47,31 +23,6 @@ class TuningEntry:
     licence: str
     tuning: Tuning
     method: Method
-
-
-@cache
-def methods() -> dict[str, Method]:
-    """Return every registered method by name; a third party's entry point names a `Method` object."""
-    found: dict[str, Method] = {}
-    for module in BUILT_IN:
-        home = import_module(f".{module}", __package__)
-        found |= {method.name: method for method in getattr(home, "METHODS", None) or (home.METHOD,)}
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        loaded: Any = point.load()
-        if not isinstance(loaded, Method):
-            raise InputError(
-                f"entry point '{point.name}' of group '{ENTRY_POINT_GROUP}' is not a traces.tuning.Method; "
-                f"correct or uninstall {point.value}"
-            )
-        found[loaded.name] = loaded
-    return found
-
-
-@cache
-def modules() -> dict[str, type[Part]]:
-    """Return what may stand under ``module`` in a tuning, by its ``type``."""
-    parts = [m.module for m in methods().values() if m.module is not None]
-    return {part.model_fields["type"].default: part for part in parts}
 
 
 @cache

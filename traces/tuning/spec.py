@@ -25,7 +25,7 @@ from .methods.salf import Freeze
 
 
 def _modules() -> dict[str, type[Part]]:
-    from .registry import modules  # which imports this file
+    from .methods.registry import modules  # which imports this file
 
     return modules()
 

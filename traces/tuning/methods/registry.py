@@ -1,0 +1,61 @@
+"""Discovery of tuning methods: this folder's modules, and the entry-point group ``traces.tuning``."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from ...errors import InputError
+from ..change import Method, Part
+
+ENTRY_POINT_GROUP = "traces.tuning"
+
+
+BUILT_IN = (
+    "plain",
+    "lora",
+    "ia3",
+    "prompt",
+    "dora",
+    "adalora",
+    "qlora",
+    "adapter",
+    "gated",
+    "adamix",
+    "relufy",
+    "density",
+    "ada_density",
+    "conditional",
+    "prune",
+    "quantise",
+    "soka",
+    "spt",
+    "salf",
+)
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """Return every registered method by name; a third party's entry point names a `Method` object."""
+    found: dict[str, Method] = {}
+    for module in BUILT_IN:
+        home = import_module(f".{module}", __package__)
+        found |= {method.name: method for method in getattr(home, "METHODS", None) or (home.METHOD,)}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        loaded: Any = point.load()
+        if not isinstance(loaded, Method):
+            raise InputError(
+                f"entry point '{point.name}' of group '{ENTRY_POINT_GROUP}' is not a traces.tuning.Method; "
+                f"correct or uninstall {point.value}"
+            )
+        found[loaded.name] = loaded
+    return found
+
+
+@cache
+def modules() -> dict[str, type[Part]]:
+    """Return what may stand under ``module`` in a tuning, by its ``type``."""
+    parts = [m.module for m in methods().values() if m.module is not None]
+    return {part.model_fields["type"].default: part for part in parts}
