@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, did_you_mean
 from .arrays import SiteMeta
 from .bits import Words, popcount, unpack
-
-if TYPE_CHECKING:
-    from .trace import Trace
+from .chunks import StoredArrays
 
 BLOCK_ROWS = 4096
 
@@ -24,7 +22,7 @@ class StoredRows:
 
     Parameters
     ----------
-    trace : Trace
+    trace : StoredArrays
         Where it lies.
     name : str
         The array, e.g. ``sites/layers.0.down/mask``.
@@ -34,7 +32,7 @@ class StoredRows:
         Rows that count; the others (padding) are left out.
     """
 
-    def __init__(self, trace: Trace, name: str, rows: int, keep: NDArray[np.bool_] | None = None) -> None:
+    def __init__(self, trace: StoredArrays, name: str, rows: int, keep: NDArray[np.bool_] | None = None) -> None:
         self._trace, self._name, self._rows, self._keep = trace, name, rows, keep
 
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[NDArray[Any]]:
@@ -69,7 +67,9 @@ class StoredMask(StoredRows):
         Elements in a row.
     """
 
-    def __init__(self, trace: Trace, name: str, rows: int, k: int, keep: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self, trace: StoredArrays, name: str, rows: int, k: int, keep: NDArray[np.bool_] | None = None
+    ) -> None:
         super().__init__(trace, name, rows, keep)
         self._k = k
 
@@ -104,7 +104,7 @@ class PickedMask(StoredMask):
         Which of each row's masks; they come row by row.
     """
 
-    def __init__(self, trace: Trace, name: str, picked: NDArray[np.bool_], k: int) -> None:
+    def __init__(self, trace: StoredArrays, name: str, picked: NDArray[np.bool_], k: int) -> None:
         super().__init__(trace, name, len(picked), k)
         self._picked = picked
 
@@ -158,7 +158,7 @@ class StoredValues(StoredRows):
 
     Parameters
     ----------
-    trace : Trace
+    trace : StoredArrays
         Where they lie.
     meta : SiteMeta
         Whose.
@@ -166,7 +166,7 @@ class StoredValues(StoredRows):
         Rows that count.
     """
 
-    def __init__(self, trace: Trace, meta: SiteMeta, keep: NDArray[np.bool_] | None = None) -> None:
+    def __init__(self, trace: StoredArrays, meta: SiteMeta, keep: NDArray[np.bool_] | None = None) -> None:
         super().__init__(trace, f"sites/{meta.name}/values", trace.rows, keep)
         self._meta = meta
 
@@ -196,7 +196,7 @@ class Site:
 
     Parameters
     ----------
-    trace : Trace
+    trace : StoredArrays
         Where it was recorded.
     meta : SiteMeta
         Name, layer, op, K, N.
@@ -206,7 +206,7 @@ class Site:
         Which.
     """
 
-    trace: Trace
+    trace: StoredArrays
     meta: SiteMeta
     source: SiteMeta | None = None
     expert: int = -1
