@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def run_demo(out: Path, progress: bool = True) -> list[Row]:
-    """Run all stages into `out` and print the table.
+    """Run all stages into `out`.
 
     Parameters
     ----------
@@ -66,7 +66,6 @@ def run_demo(out: Path, progress: bool = True) -> list[Row]:
     from .report.page import write_report
 
     page = write_report(result, out / "report.html", title=f"{MODEL} tuned on {DATA}, replayed", traces=recorded)
-    _print(rows)
     _say(f"done in {time.monotonic() - start:.0f} s; open {page}", progress)
     return rows
 
@@ -144,46 +143,6 @@ def _figures(result: Result, recorded: Sequence[Trace], folder: Path) -> None:
     for name, draw in drawn.items():
         for ending in ("png", "pdf"):
             save(draw(), folder / f"{name}.{ending}", keywords=runs)
-
-
-def _print(rows: Sequence[Row]) -> None:
-    from .cli.output import emit_table
-
-    lines = []
-    for row in rows:
-        for arch, scopes in row["archs"].items():
-            down, model = scopes["down"], scopes["model"]
-            lines.append(
-                {
-                    "model": row["tuning"],
-                    "accuracy": f"{row['accuracy']:.3f} ± {row['accuracy_se']:.3f}",
-                    "density": f"{row['density']:.3f}",
-                    "arch": arch,
-                    "cycles": down["cycles"],
-                    "speedup": f"{down['speedup']:.2f}",
-                    "energy": f"{down['energy_per_token_pj'] / 1e3:,.0f}",
-                    "power": f"{down['power_w']:.3g}",
-                    "model_speedup": f"{model['speedup']:.2f}",
-                    "model_energy": f"{model['energy_per_token_pj'] / 1e3:,.0f}",
-                }
-            )
-    columns = {
-        "model": "tuning",
-        "accuracy": "accuracy",
-        "density": "density",
-        "arch": "arch",
-        "cycles": "cycles",
-        "speedup": "speed-up",
-        "energy": "nJ/token",
-        "power": "W",
-        "model_speedup": "speed-up (model)",
-        "model_energy": "nJ/token (model)",
-    }
-    emit_table(
-        lines,
-        columns,
-        title="Down-projections, whose input the tuning made sparse; the last two columns are the whole model",
-    )
 
 
 def _write_json(path: Path, rows: Sequence[Row]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +41,46 @@ def demo(
     rows = run_demo(out, progress=progress())
     if as_json:
         emit_json(rows)
+    else:
+        _demo_table(rows)
+
+
+def _demo_table(rows: Sequence[dict[str, Any]]) -> None:
+    lines = []
+    for row in rows:
+        for arch, scopes in row["archs"].items():
+            down, model = scopes["down"], scopes["model"]
+            lines.append(
+                {
+                    "model": row["tuning"],
+                    "accuracy": f"{row['accuracy']:.3f} ± {row['accuracy_se']:.3f}",
+                    "density": f"{row['density']:.3f}",
+                    "arch": arch,
+                    "cycles": down["cycles"],
+                    "speedup": f"{down['speedup']:.2f}",
+                    "energy": f"{down['energy_per_token_pj'] / 1e3:,.0f}",
+                    "power": f"{down['power_w']:.3g}",
+                    "model_speedup": f"{model['speedup']:.2f}",
+                    "model_energy": f"{model['energy_per_token_pj'] / 1e3:,.0f}",
+                }
+            )
+    columns = {
+        "model": "tuning",
+        "accuracy": "accuracy",
+        "density": "density",
+        "arch": "arch",
+        "cycles": "cycles",
+        "speedup": "speed-up",
+        "energy": "nJ/token",
+        "power": "W",
+        "model_speedup": "speed-up (model)",
+        "model_energy": "nJ/token (model)",
+    }
+    emit_table(
+        lines,
+        columns,
+        title="Down-projections, whose input the tuning made sparse; the last two columns are the whole model",
+    )
 
 
 def tune(

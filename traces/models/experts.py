@@ -11,16 +11,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import InputError
 from .sites import MLPSite, weight_shape
 
-if TYPE_CHECKING:
-    from ..recording.hooks import SiteTap
-
 IMPLEMENTATION = "zeroskip_recorded"
 CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_k")
+
+
+class ExpertTap(Protocol):
+    """What is told of each expert's input, and of which experts each token went through."""
+
+    def note(self, name: str, value: Any, many: int = 1) -> None:
+        """Take the input of a site; `many` consecutive rows belong to one token."""
+
+    def choose(self, name: str, experts: Any) -> None:
+        """Take the experts of each token."""
 
 
 def has_experts(model: Any) -> bool:
@@ -104,7 +111,7 @@ def _forward(module: Any, hidden_states: Any, top_k_index: Any, top_k_weights: A
 
 
 @contextmanager
-def recorded_experts(model: Any, sites: Sequence[MLPSite], tap: SiteTap | None = None) -> Iterator[None]:
+def recorded_experts(model: Any, sites: Sequence[MLPSite], tap: ExpertTap | None = None) -> Iterator[None]:
     """Let a model's experts run one by one for a block, and `tap` see each site's."""
     mixed = [site for site in sites if site.experts]
     if not mixed:

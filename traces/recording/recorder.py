@@ -29,9 +29,10 @@ from ..models.sites import MLPSite
 from ..oplist.example_inputs import decode_probe, probe_shapes, prompt_probe
 from ..oplist.probe import probe_ops
 from ..provenance import provenance
+from ..storage.chunks import content_hash
 from ..storage.folder import Folder
 from ..storage.store import Writer, read_root, squeeze
-from ..storage.trace import Trace, content_hash, open_trace
+from ..storage.trace import Trace, open_trace
 from .device import Cuda, accelerator, resolve_device
 from .hooks import VALUES, Packet, SiteTap, parse_variants
 from .overhead import Clock

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import CorruptError, InputError, did_you_mean
 from .arrays import COLUMNS, UNSET, count_ones
 from .folder import Folder
-from .store import Root, check_metadata, read_root
+from .store import Root, check_metadata, read_root, unsqueeze
 
 PHASES = ("prefill", "decode")
 ROW_PHASES = (*PHASES, "encode")  # an encoder's rows, beside those of the decoder that reads its output
@@ -102,6 +104,12 @@ class StoredArrays:
         """Real tokens."""
         return int(np.count_nonzero(self.real))
 
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the content: sites, ops, tokens, masks. Not of how or when it was stored."""
+        stored = self.root.attrs.get("hash")
+        return str(stored) if stored else content_hash(self)
+
     def chosen(self, real_only: bool, phase: str | None, stack: str = "") -> NDArray[np.bool_]:
         """Return ``bool[rows]``: the rows that are asked for; an encoder's belong to the phase ``prefill``.
 
@@ -167,3 +175,26 @@ class StoredArrays:
                 f"{self.path}/{name}: chunk {index} (file c/{shard}) is truncated or altered "
                 f"({type(error).__name__}: {error}); restore the file or record the trace anew"
             ) from error
+
+
+def content_hash(trace: StoredArrays) -> str:
+    """SHA-256 over what a trace says: sites, ops, token columns, masks row by row."""
+    digest = hashlib.sha256()
+    facts = {
+        "sites": [s.to_dict() for s in trace.root.sites],
+        "ops": unsqueeze(trace.root.attrs["ops"]),
+        "rows": trace.rows,
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    tokens = trace.tokens
+    for column in COLUMNS:
+        values = tokens[column].cat.codes if column == "phase" else tokens[column]
+        digest.update(values.to_numpy().astype("<i4").tobytes())
+    for meta in trace.root.sites:
+        masks = meta.masks()
+        rest = [name for name in meta.rows_arrays(trace.rows) if name not in masks]
+        for name in (*masks, *([f"sites/{meta.name}/weight"] if meta.weight else []), *rest):
+            rows = meta.weight_shape[0] if name.endswith("/weight") else trace.rows
+            for _, block in trace.read_chunks(name, rows):
+                digest.update(block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()

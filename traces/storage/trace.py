@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -15,8 +13,8 @@ import numpy as np
 from ..errors import CorruptError, InputError, did_you_mean
 from ..oplist.ops import OpSpec, Shape, Template, expand, join
 from .arrays import COLUMNS
-from .chunks import StoredArrays
-from .masks import Site, StoredRows
+from .chunks import StoredArrays, content_hash
+from .masks import Site
 from .store import unsqueeze
 
 _BULKY = (
@@ -110,12 +108,6 @@ class Trace(StoredArrays):
         if name not in self.sites:
             raise InputError(f"trace '{self.name}' has no site '{name}'{did_you_mean(name, self.sites)}")
         return self.sites[name]
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of the content: sites, ops, tokens, masks. Not of how or when it was stored."""
-        stored = self.root.attrs.get("hash")
-        return str(stored) if stored else content_hash(self)
 
     def ops(self, real_only: bool = True, phase: str | None = None) -> list[OpSpec]:
         """Return every operation of the model over this trace.
@@ -247,29 +239,6 @@ class Trace(StoredArrays):
             mask = group["mask"].isel(token=slice(0, self.rows))
             data[name] = mask.rename(word=f"word_{self.sites[name].k}")
         return xr.Dataset(data, coords=coords, attrs={"hash": self.hash, "name": self.name})
-
-
-def content_hash(trace: Trace) -> str:
-    """SHA-256 over what a trace says: sites, ops, token columns, masks row by row."""
-    digest = hashlib.sha256()
-    facts = {
-        "sites": [s.to_dict() for s in trace.root.sites],
-        "ops": unsqueeze(trace.root.attrs["ops"]),
-        "rows": trace.rows,
-    }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    tokens = trace.tokens
-    for column in COLUMNS:
-        values = tokens[column].cat.codes if column == "phase" else tokens[column]
-        digest.update(values.to_numpy().astype("<i4").tobytes())
-    for meta in trace.root.sites:
-        masks = meta.masks()
-        rest = [name for name in meta.rows_arrays(trace.rows) if name not in masks]
-        for name in (*masks, *([f"sites/{meta.name}/weight"] if meta.weight else []), *rest):
-            rows = meta.weight_shape[0] if name.endswith("/weight") else trace.rows
-            for block in StoredRows(trace, name, rows).blocks():
-                digest.update(block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.hexdigest()
 
 
 def open_trace(path: str, storage_options: Mapping[str, Any] | None = None) -> Trace:

@@ -16,9 +16,10 @@ from ..files import write_atomic, write_json
 from ..oplist.ops import OpSpec
 from ..storage.arrays import COLUMNS, SiteMeta, array_key
 from ..storage.bits import unpack
+from ..storage.chunks import content_hash
 from ..storage.masks import BLOCK_ROWS, StoredMask, StoredRows
 from ..storage.store import Writer
-from ..storage.trace import Trace, content_hash, open_trace
+from ..storage.trace import Trace, open_trace
 from .foreign_formats import OUTPUTS, SITES, SYNTHETIC, WEIGHT
 
 FORMATS = ("npz", "npy", "csv", "scalesim", "sparseloop")

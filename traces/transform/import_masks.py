@@ -14,9 +14,10 @@ from ..files import file_digest
 from ..provenance import provenance
 from ..storage.arrays import SiteMeta
 from ..storage.bits import pack
+from ..storage.chunks import content_hash
 from ..storage.masks import BLOCK_ROWS
 from ..storage.store import Writer, squeeze
-from ..storage.trace import Trace, content_hash, open_trace
+from ..storage.trace import Trace, open_trace
 from .foreign_formats import WEIGHT, Foreign, read_foreign
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..storage.chunks import StoredArrays
 from ..storage.masks import OrderedMask, Site
 from ..storage.trace import Trace
 
@@ -24,7 +25,7 @@ class Group(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def decoding_phase(trace: Trace) -> str:
+def decoding_phase(trace: StoredArrays) -> str:
     """Return the phase whose tokens are launched: ``decode``, or the prompts' where nothing was decoded."""
     return "decode" if bool((trace.tokens["phase"] == "decode").any()) else "prefill"
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..storage.arrays import COLUMNS, SiteMeta
 from ..storage.bits import pack, unpack
+from ..storage.chunks import content_hash
 from ..storage.masks import Site
 from ..storage.store import Writer
-from ..storage.trace import Trace, content_hash, open_trace
+from ..storage.trace import Trace, open_trace
 from .edit import FRESH
 from .statistics import neuron_counts, token_counts
 

@@ -8,6 +8,7 @@ import pytest
 
 import simkit as sk
 from simkit import demo
+from simkit.cli import pipeline
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_zero_skip_designs_gain_and_the_dense_array_does_not(result) -> None:
 
 
 def test_printed_table_has_a_line_for_each_arch(result, capsys: pytest.CaptureFixture[str]) -> None:
-    demo._print(demo.summarise(result))
+    pipeline._demo_table(demo.summarise(result))
     printed = capsys.readouterr().out
     assert all(arch in printed for arch in demo.ARCHS)
     assert "speed-up (model)" in printed

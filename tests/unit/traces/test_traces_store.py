@@ -15,8 +15,9 @@ import traces
 from traces.errors import CorruptError, InputError, StorageError
 from traces.storage.arrays import SiteMeta, chunk_rows
 from traces.storage.bits import pack
+from traces.storage.chunks import content_hash
 from traces.storage.store import Writer, squeeze
-from traces.storage.trace import content_hash, open_trace
+from traces.storage.trace import open_trace
 from traces.transform.edit import _inherited
 from traces.transform.import_masks import flat_columns
 

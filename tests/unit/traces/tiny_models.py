@@ -10,8 +10,9 @@ from tiny_families import build
 
 from traces.storage.arrays import SiteMeta
 from traces.storage.bits import pack
+from traces.storage.chunks import content_hash
 from traces.storage.store import Writer, squeeze
-from traces.storage.trace import content_hash, open_trace
+from traces.storage.trace import open_trace
 from traces.transform.import_masks import flat_columns
 
 WORDS = ("good", "bad", "film", "plot", "actor", "dull", "bright", "slow", "fine", "weak", "the", "a", "is", "was")
