@@ -368,12 +368,12 @@ def energy_tables() -> str:
 
 def tunings() -> str:
     """Return the ready-made tunings and what their methods state."""
-    from traces.tuning import list_tunings, methods
+    from traces.tuning import list_methods, list_tunings
 
     rows = [[f"`{entry.name}`", escape(entry.title), f"`{entry.method.name}`"] for entry in list_tunings()]
     parts = ["# Tunings\n", "Ready-made ones; a YAML file of your own works wherever a name does.\n"]
     parts.append(table(["name", "what it is", "method"], rows))
-    for method in methods().values():
+    for method in list_methods().values():
         parts.append(
             f"## {escape(method.title)}\n\n`{method.name}`, evidence: {method.evidence}. {escape(method.source)}\n"
         )

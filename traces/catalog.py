@@ -30,10 +30,10 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 
 def _tuning(name: str) -> dict[str, Any]:
-    from .tuning import load_tuning, methods
+    from .tuning import list_methods, load_tuning
 
     tuning = load_tuning(name)
-    method = asdict(methods()[tuning.method])
+    method = asdict(list_methods()[tuning.method])
     facts = {"method": method.pop("name"), "title": tuning.title, **{k: v for k, v in method.items() if v}}
     parameters = {k: v for k, v in tuning.canonical().items() if k not in ("name", "title", "method")}
     return {"name": tuning.name, **facts, "hyperparameters": parameters, "hash": tuning.hash}

@@ -83,10 +83,10 @@ def method_entries(result: Result, known: dict[str, str]) -> list[str]:
 
 
 def _methods(result: Result) -> dict[str, str]:
-    from traces.tuning import methods
+    from traces.tuning import list_methods
 
     names = [m["trace"].get("tuning", {}).get("method") for m in result.meta["runs"].values()]
-    return {name: methods()[name].source for name in dict.fromkeys(names) if name in methods()}
+    return {name: list_methods()[name].source for name in dict.fromkeys(names) if name in list_methods()}
 
 
 def _misc(name: str, identifier: str, text: str) -> str:

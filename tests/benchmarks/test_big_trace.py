@@ -15,11 +15,12 @@ K, ROWS, SITES = 11008, 800_000, 2
 STEPS = """
 import json, os, resource, sys, time
 import numpy as np
-from traces.convert import flat_columns
-from traces.layout import SiteMeta
-from traces.pack import pack
-from traces.store import Writer, squeeze
-from traces.trace import content_hash, open_trace
+from traces.transform.import_masks import flat_columns
+from traces.storage.arrays import SiteMeta
+from traces.storage.bits import pack
+from traces.storage.store import Writer, squeeze
+from traces.storage.chunks import content_hash
+from traces.storage.trace import open_trace
 
 place, k, rows, many = sys.argv[1], *map(int, sys.argv[2:5])
 step = sys.argv[5]
@@ -46,13 +47,13 @@ def verify():
 
 
 def stats():
-    from traces.stats import summarise
+    from traces.transform.statistics import summarise
     found = summarise(open_trace(place).sites["layers.1.down"].mask())
     assert abs(found.density - 0.01) < 1e-4
 
 
 def slice_():
-    from traces.edit import slice_trace
+    from traces.transform.edit import slice_trace
     cut = slice_trace(open_trace(place), place + ".cut", sequences=rows // 2, sites=["layers.1.down"])
     assert cut.rows == rows // 2
 

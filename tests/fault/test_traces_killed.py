@@ -25,7 +25,7 @@ import sys, time
 import traces.recording.recorder as recorder
 recorder.COMMIT_SECONDS = 0.0
 if {slow}:
-    from traces.tap import SiteTap
+    from traces.recording.hooks import SiteTap
     take = SiteTap.take
     SiteTap.take = lambda self: (time.sleep({slow}), take(self))[1]
 import torch

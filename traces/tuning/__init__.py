@@ -9,7 +9,7 @@ from .methods.lora import LoRA
 from .methods.plain import FullTuning, NoModule
 from .methods.prune import Prune
 from .methods.quantise import Quantise
-from .methods.registry import methods
+from .methods.registry import list_methods
 from .methods.relufy import Activation
 from .registry import TuningEntry, list_tunings, load_tuning, presets
 from .result import TuneResult, load_tuned, open_result
@@ -33,10 +33,10 @@ __all__ = [
     "TuneResult",
     "Tuning",
     "TuningEntry",
+    "list_methods",
     "list_tunings",
     "load_tuned",
     "load_tuning",
-    "methods",
     "open_result",
     "presets",
     "tune",

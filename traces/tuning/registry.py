@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, did_you_mean
 from .change import Method
-from .methods.registry import methods
+from .methods.registry import list_methods
 from .spec import Tuning, load_tuning_file, tuning_from_yaml
 
 
@@ -40,7 +40,7 @@ def list_tunings() -> list[TuningEntry]:
     """Return the ready-made tunings, each with its method."""
     entries = []
     for tuning in presets().values():
-        method = methods()[tuning.method]
+        method = list_methods()[tuning.method]
         entries.append(TuningEntry(tuning.name, tuning.title, method.source, "Apache-2.0", tuning, method))
     return entries
 
@@ -61,8 +61,7 @@ def load_tuning(tuning: str | Path | Tuning) -> Tuning:
             tuning = load_tuning_file(Path(name))
         else:
             raise InputError(f"tuning '{name}' is not known{did_you_mean(name, presets())} (a file must end in .yaml)")
-    if tuning.method not in methods():
-        raise InputError(
-            f"tuning '{tuning.name}': method '{tuning.method}' is not known{did_you_mean(tuning.method, methods())}"
-        )
+    if tuning.method not in list_methods():
+        near = did_you_mean(tuning.method, list_methods())
+        raise InputError(f"tuning '{tuning.name}': method '{tuning.method}' is not known{near}")
     return tuning

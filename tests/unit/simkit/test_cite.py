@@ -13,7 +13,7 @@ import simkit as sk
 from simkit.results.citations import KEY, bibliography, sources
 
 # the name simkit.cite is the function
-module = import_module("simkit.cite")
+module = import_module("simkit.results.citations")
 
 
 def keys(text: str) -> list[str]:
@@ -87,9 +87,9 @@ def test_author_and_title_are_those_of_the_one_paper(before: str, wanted: tuple[
 
 
 def test_no_two_papers_of_a_method_have_one_title() -> None:
-    from traces.tuning import methods
+    from traces.tuning import list_methods
 
-    for name, method in methods().items():
+    for name, method in list_methods().items():
         found = [module._misc(name, one, method.source) for one in module.IDENTIFIER.findall(method.source)]
         titles = [re.search(r"title = \{(.+)\}", entry).group(1) for entry in found]
         assert len(set(titles)) == len(titles), name

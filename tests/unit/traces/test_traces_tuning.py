@@ -15,7 +15,18 @@ import traces
 from traces.errors import CorruptError, InputError, NumericError
 from traces.models.load import load_model
 from traces.models.sites import find_sites
-from traces.tuning import Activation, DensityLoss, LoRA, NoModule, Training, Tuning, load_tuned, methods, presets, tune
+from traces.tuning import (
+    Activation,
+    DensityLoss,
+    LoRA,
+    NoModule,
+    Training,
+    Tuning,
+    list_methods,
+    load_tuned,
+    presets,
+    tune,
+)
 from traces.tuning import trainer as train_module
 from traces.tuning.layers.activations import ShiftedReLU, SquaredReLU, Thresholded
 from traces.tuning.methods.density import anneal, penalty
@@ -41,7 +52,7 @@ def test_presets_are_registered_and_state_their_source() -> None:
         assert entry.method.evidence in ("paper", "code", "reconstructed")
         assert "arXiv" in entry.source
         assert tuning_from_yaml(entry.tuning.to_yaml(), "yaml") == entry.tuning
-    assert methods()["density"].source.endswith("arXiv 2402.01911")
+    assert list_methods()["density"].source.endswith("arXiv 2402.01911")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ BUILT_IN = (
 
 
 @cache
-def methods() -> dict[str, Method]:
+def list_methods() -> dict[str, Method]:
     """Return every registered method by name; a third party's entry point names a `Method` object."""
     found: dict[str, Method] = {}
     for module in BUILT_IN:
@@ -57,5 +57,5 @@ def methods() -> dict[str, Method]:
 @cache
 def modules() -> dict[str, type[Part]]:
     """Return what may stand under ``module`` in a tuning, by its ``type``."""
-    parts = [m.module for m in methods().values() if m.module is not None]
+    parts = [m.module for m in list_methods().values() if m.module is not None]
     return {part.model_fields["type"].default: part for part in parts}

@@ -16,7 +16,7 @@ from traces.errors import InputError
 from traces.models.sites import find_sites
 from traces.oplist.ops import expand
 from traces.oplist.probe import probe_ops, watch
-from traces.tuning import Training, Tuning, methods, tune
+from traces.tuning import Training, Tuning, list_methods, tune
 from traces.tuning.methods.adapter import Adapter
 from traces.tuning.methods.gated import Gated, gates
 
@@ -207,7 +207,7 @@ def test_the_penalty_is_the_hinge_on_mean_usage() -> None:
 
 
 def test_gated_states_that_it_has_no_source_and_claims_no_saving() -> None:
-    method = methods()["gated"]
+    method = list_methods()["gated"]
     assert method.source.startswith("unsourced")
     assert method.evidence == "reconstructed"
     assert "cheaper" not in f"{method}"

@@ -25,7 +25,6 @@ from traces.tuning import (
     Training,
     Tuning,
     load_tuned,
-    methods,
     tune,
 )
 from traces.tuning.change import Sample
@@ -213,6 +212,6 @@ def test_a_share_that_contradicts_the_pattern_is_refused() -> None:
 
 
 def test_methods_are_stated() -> None:
-    assert "2306.11695" in methods()["prune"].source
-    assert methods()["quantise"].equation
+    assert "2306.11695" in list_methods()["prune"].source
+    assert list_methods()["quantise"].equation
     assert NoModule().change() is not None
