@@ -24,6 +24,7 @@ from traces.tuning import (
     Quantise,
     Training,
     Tuning,
+    list_methods,
     load_tuned,
     tune,
 )
