@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -65,6 +65,9 @@ class Distil(Part):
     temperature: float = Field(default=2.0, gt=0)
 
 
+FORMER_NAMES = {"look_every": "eval_every", "set_aside": "validation_fraction"}
+
+
 class Training(Part):
     """Training hyperparameters: AdamW, linear warm-up and decay, batches of similar length.
 
@@ -88,11 +91,11 @@ class Training(Part):
         Of the forward pass, by autocast; weights and their updates stay fp32. A processor knows bf16 (worth it where it
         has AMX) and computes fp16 as fp32.
     patience : int, optional
-        Stop early after so many looks without a lower loss on rows set aside, and keep the best weights.
-    look_every : int
-        Steps between two looks.
-    set_aside : float
-        Share of the training rows that is set aside, where `patience` is given.
+        Stop early after so many validations without a lower loss, and keep the best weights.
+    eval_every : int
+        Steps between two validations.
+    validation_fraction : float
+        Share of the training rows that is kept for validation, where `patience` is given.
     """
 
     epochs: float = Field(default=1.0, gt=0)
@@ -108,8 +111,16 @@ class Training(Part):
     bucket: int = Field(default=32, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     patience: int | None = Field(default=None, ge=1)
-    look_every: int = Field(default=50, ge=1)
-    set_aside: float = Field(default=0.1, gt=0, lt=1)
+    eval_every: int = Field(default=50, ge=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, data: Any) -> Any:
+        # tunings that were saved before the fields were renamed still load
+        if isinstance(data, dict):
+            return {FORMER_NAMES.get(name, name): value for name, value in data.items()}
+        return data
 
 
 class Tuning(Part):

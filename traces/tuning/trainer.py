@@ -98,7 +98,7 @@ class Trainer:
             raise InputError(f"data set '{run.data}' leaves an empty split: {len(train)} train, {len(test)} held out")
         self.train: Inputs = prepare(run.model, run.task, train, self.plan.max_length)
         self.test: Inputs = prepare(run.model, run.task, test, self.plan.max_length)
-        self.rows, self.aside = self._set_aside()
+        self.rows, self.validation = self._validation_rows()
         self.built = self._build()
         self.net = self.built.net.to(self.device)
         if start is not None:
@@ -114,18 +114,20 @@ class Trainer:
         )
         self.log: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
-        self.looks: list[float] = []
+        self.validations: list[float] = []
         self.passes = max(1, math.ceil(math.ceil(len(self.rows) / self.plan.batch_size) * self.plan.epochs))
         self.steps = math.ceil(self.passes / self.plan.accumulate)
 
-    def _set_aside(self) -> tuple[list[int], list[int]]:
+    def _validation_rows(self) -> tuple[list[int], list[int]]:
         """Split the training rows: those to train on, and those that decide when to stop."""
         rows = np.random.Generator(np.random.PCG64(self.run.tuning.seed)).permutation(len(self.train)).tolist()
         if self.plan.patience is None:
             return sorted(rows), []
-        cut = max(1, round(self.plan.set_aside * len(rows)))
+        cut = max(1, round(self.plan.validation_fraction * len(rows)))
         if cut >= len(rows):
-            raise InputError(f"train.set_aside {self.plan.set_aside} leaves no rows of {len(rows)} to train on")
+            raise InputError(
+                f"train.validation_fraction {self.plan.validation_fraction} leaves no rows of {len(rows)} to train on"
+            )
         return sorted(rows[cut:]), sorted(rows[:cut])
 
     def _build(self) -> Any:
@@ -159,7 +161,12 @@ class Trainer:
         first, before = 0, 0.0
         if found is not None:
             meta, extra = found
-            first, before, self.log, self.looks = int(meta["step"]), float(meta["seconds"]), meta["log"], meta["looks"]
+            first, before, self.log, self.validations = (
+                int(meta["step"]),
+                float(meta["seconds"]),
+                meta["log"],
+                meta["looks"],
+            )
             self.best = {n.removeprefix("best:"): t for n, t in extra.items() if n.startswith("best:")}
             for index, change in enumerate(self.built.changes):
                 prefix = f"change{index}:"
@@ -198,7 +205,7 @@ class Trainer:
                     self.log.append(row)
                     shown = ("loss", "density", "accuracy")
                     bar.set_postfix({k: f"{row[k]:.3f}" for k in shown if not math.isnan(row[k])})
-                self._look(step)
+                self._validate(step)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._checkpoint(step + 1, before + time.monotonic() - began)
                     saved = time.monotonic()
@@ -208,34 +215,34 @@ class Trainer:
         return time.monotonic() - began
 
     def _checkpoint(self, step: int, seconds: float) -> None:
-        meta = {"key": self.run.key, "step": step, "log": self.log, "looks": self.looks, "seconds": seconds}
+        meta = {"key": self.run.key, "step": step, "log": self.log, "looks": self.validations, "seconds": seconds}
         extra = {f"best:{name}": tensor for name, tensor in self.best.items()}
         for index, change in enumerate(self.built.changes):
             extra |= {f"change{index}:{name}": tensor for name, tensor in change.state().items()}
         checkpoint.save(self.folder / CHECKPOINT, self.weights, self.optimizer, meta, extra)
 
-    def _look(self, step: int) -> None:
-        """Measure the loss on the rows set aside, now and then, and remember the best weights."""
+    def _validate(self, step: int) -> None:
+        """Measure the loss on the validation rows every `eval_every` steps, and remember the best weights."""
         import torch
 
-        if not self.aside or ((step + 1) % self.plan.look_every and step + 1 != self.steps):
+        if not self.validation or ((step + 1) % self.plan.eval_every and step + 1 != self.steps):
             return
         self.net.eval()
         total = 0.0
         with torch.no_grad():
-            for first in range(0, len(self.aside), 2 * self.plan.batch_size):
-                batch = self.train.batch(self.aside[first : first + 2 * self.plan.batch_size]).to(self.device)
+            for first in range(0, len(self.validation), 2 * self.plan.batch_size):
+                batch = self.train.batch(self.validation[first : first + 2 * self.plan.batch_size]).to(self.device)
                 total += float(self._task_loss(self.net(**batch.inputs), batch)) * len(batch.rows)
         self.net.train()
-        self.looks.append(total / len(self.aside))
-        if self.looks[-1] == min(self.looks):
+        self.validations.append(total / len(self.validation))
+        if self.validations[-1] == min(self.validations):
             self.best = {name: p.detach().clone() for name, p in self.weights.items()}
 
     def _stalled(self) -> bool:
-        """Whether the last `patience` looks brought nothing better."""
-        if self.plan.patience is None or not self.looks:
+        """Whether the last `patience` validations brought nothing better."""
+        if self.plan.patience is None or not self.validations:
             return False
-        return len(self.looks) - 1 - int(np.argmin(self.looks)) >= self.plan.patience
+        return len(self.validations) - 1 - int(np.argmin(self.validations)) >= self.plan.patience
 
     def _batches(self) -> list[list[int]]:
         lengths = [self.train.lengths[row] for row in self.rows]

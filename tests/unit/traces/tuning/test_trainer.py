@@ -35,6 +35,7 @@ from traces.tuning.activations import of_tokens
 from traces.tuning.layers.activations import ShiftedReLU
 from traces.tuning.methods.density import factors
 from traces.tuning.score import Scores
+from traces.tuning.spec import tuning_from_yaml
 from traces.tuning.trainer import Trainer
 
 QUICK = Training(epochs=1, batch_size=16, lr=5e-3, max_length=16)
@@ -117,7 +118,7 @@ def test_teacher_pulls_the_outputs_towards_its_own(tiny_model: str, tiny_data: s
 
 
 def test_early_stopping_keeps_the_best_weights(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
-    train = QUICK.model_copy(update={"epochs": 30, "patience": 2, "look_every": 5, "lr": 0.05})
+    train = QUICK.model_copy(update={"epochs": 30, "patience": 2, "eval_every": 5, "lr": 0.05})
     plan = SMALL.model_copy(update={"train": train})
     run_steps: list[int] = []
     step = Trainer._step
@@ -131,9 +132,9 @@ def test_early_stopping_keeps_the_best_weights(tiny_model: str, tiny_data: str, 
         result = tune(tiny_model, tiny_data, plan, tmp_path / "early", progress=False)
     assert len(run_steps) < 30 * 13
     assert result.measurements["train_samples"] == round(0.9 * 216)
-    assert len(run_steps) % 5 == 0  # it stops at a look
-    small = plan.model_copy(update={"train": train.model_copy(update={"set_aside": 0.99})})
-    with pytest.raises(InputError, match=r"set_aside .* leaves no rows"):
+    assert len(run_steps) % 5 == 0  # it stops at a validation
+    small = plan.model_copy(update={"train": train.model_copy(update={"validation_fraction": 0.99})})
+    with pytest.raises(InputError, match=r"validation_fraction .* leaves no rows"):
         tune(tiny_model, tiny_data, small, tmp_path / "none", limit=3, progress=False)
 
 
@@ -268,3 +269,8 @@ def test_a_start_whose_weights_do_not_fit_is_refused_before_anything_is_chosen(
         plan = SMALL.model_copy(update={"module": module, "activation": part})
         with pytest.raises(InputError, match=f"do not fit its module .{said}."):
             tune(tiny_model, tiny_data, plan, tmp_path / "b", init=start.path, progress=False)
+
+
+def test_a_tuning_saved_under_former_field_names_still_loads() -> None:
+    tuning = tuning_from_yaml("name: old\ntrain: {patience: 2, look_every: 7, set_aside: 0.2}\n", "old.yaml")
+    assert (tuning.train.eval_every, tuning.train.validation_fraction) == (7, 0.2)
