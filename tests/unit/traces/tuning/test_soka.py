@@ -97,6 +97,7 @@ def test_ranks_are_chosen_for_each_matrix_within_bounds() -> None:
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "dinov2", "albert"])
 @pytest.mark.parametrize("lora_r", [None, 3])
 def test_first_output_is_the_base_models_and_merging_changes_none(family: str, lora_r: int | None) -> None:
+    torch.manual_seed(0)
     given_inputs = inputs(family, 2, 7)
     with torch.no_grad():
         base = build(family)(**given_inputs).logits
@@ -106,14 +107,15 @@ def test_first_output_is_the_base_models_and_merging_changes_none(family: str, l
             if p.requires_grad:
                 p.add_(0.3 * torch.randn_like(p))
         apart = net(**given_inputs).logits
+        rounding = 1e-4 * float(apart.abs().max())  # fp32 sums in another order; processors differ in theirs
         for module in net.modules():
             if isinstance(module, KroneckerLinear):
                 module.train()
-        assert torch.allclose(net(**given_inputs).logits, apart, atol=1e-4)  # training composes the weight first
+        assert torch.allclose(net(**given_inputs).logits, apart, atol=rounding)  # training composes the weight first
         assert not torch.allclose(apart, base, atol=1e-3)
         sites = find_sites(net)
         merged = Soka().change().merge(net)
-        assert torch.allclose(merged(**given_inputs).logits, apart, atol=1e-4)
+        assert torch.allclose(merged(**given_inputs).logits, apart, atol=rounding)
     assert [type(m).__name__ for m in merged.modules()] == [type(m).__name__ for m in build(family).modules()]
     assert find_sites(merged) == sites == find_sites(build(family))
 
