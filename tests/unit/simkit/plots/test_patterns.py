@@ -17,7 +17,7 @@ from simkit.errors import InputError
 from simkit.plots import patterns
 from simkit.plots.catalogue import catalogue, draw_to_file, drawers
 
-SMALL = Path(__file__).parents[2] / "data" / "minilm_relu_small.zarr"
+SMALL = Path(__file__).parents[3] / "data" / "minilm_relu_small.zarr"
 OF_TRACES = ("union", "tiles", "coactivation", "hot-neurons", "zero-runs", "overlap", "entropy")
 OF_ONE = ("tiles", "coactivation")
 

@@ -205,7 +205,7 @@ def test_wildcard_that_matches_nothing(tmp_path: Path) -> None:
 def test_the_specs_of_the_how_to_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from simkit.explore.search import SearchSpec
 
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     monkeypatch.chdir(root)
     page = (root / "docs" / "howto" / "sweep.md").read_text(encoding="utf-8")
     specs = dict(re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", page, re.DOTALL))

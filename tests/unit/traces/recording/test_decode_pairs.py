@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from test_traces_families import save, write_data
+from test_families import save, write_data
 from torch.utils.flop_counter import FlopCounterMode
 
 import traces

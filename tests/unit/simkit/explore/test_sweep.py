@@ -295,7 +295,7 @@ def test_command_prints_events_and_goes_on(
     assert len(load_result(tmp_path / "o" / "parts").meta["runs"]) == 12
 
 
-SMALL_TRACE = Path(__file__).parents[2] / "data" / "minilm_relu_small.zarr"
+SMALL_TRACE = Path(__file__).parents[3] / "data" / "minilm_relu_small.zarr"
 
 
 @pytest.mark.parametrize("ops", [["down"], None], ids=["6 GEMMs", "134 GEMMs and the vector ops"])
