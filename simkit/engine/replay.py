@@ -20,6 +20,7 @@ from hwmodels import Arch, EnergyTable
 from ..errors import InputError
 from ..provenance import environment, key_of, model_sources
 from ..results.result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result, plain_words
+from ..results.runs import Ops, arch_facts
 from .layout import SHAPE, STATIC, Tally
 from .workload import Workload, build_ops
 
@@ -80,7 +81,7 @@ def replay(
     archs: Arch | str | Sequence[Arch | str],
     *,
     table: str | EnergyTable = DEFAULT_TABLE,
-    ops: Iterable[str] | None = None,
+    ops: Ops = None,
     weights: str = "recorded",
     batch: int | None = None,
     speculative: int | None = None,
@@ -97,8 +98,8 @@ def replay(
         Where to run it.
     table : str or EnergyTable
         Prices; counts do not depend on it.
-    ops : iterable of str, optional
-        Only these ops (``["down"]``); all GEMMs by default.
+    ops : str or iterable of str, optional
+        Only these ops (``"down"``); all GEMMs by default.
     weights : str
         Which weight masks two-sided designs see: ``"recorded"`` (the trace's own), ``"dense"``, or
         ``"random:0.5"`` (an i.i.d. mask of that density: synthetic, for what-if studies).
@@ -139,9 +140,7 @@ def replay(
     return Result(rows.frame(), {"runs": runs})
 
 
-def replay_one(
-    trace: Trace, arch: Arch, table: EnergyTable, ops: Iterable[str] | None, weights: str, threads: int | None
-) -> Result:
+def replay_one(trace: Trace, arch: Arch, table: EnergyTable, ops: Ops, weights: str, threads: int | None) -> Result:
     """Replay one trace on one arch: one run."""
     rows = Rows()
     runs = add_run(rows, Workload(trace, ops, weights), arch, table, threads)
@@ -149,11 +148,18 @@ def replay_one(
 
 
 def add_run(
-    rows: Rows, work: Workload, arch: Arch, table: EnergyTable, threads: int | None = None, units: bool = True
+    rows: Rows,
+    work: Workload,
+    arch: Arch,
+    table: EnergyTable,
+    threads: int | None = None,
+    units: bool = True,
+    base: Arch | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Replay a workload on an arch: append its rows, and return what to know of the run by its key.
 
-    `units` keeps the busy cycles of every PE or lane, which many runs of a large array would make bulky.
+    `units` keeps the busy cycles of every PE or lane, which many runs of a large array would make bulky. `base` is the
+    arch that this one is a variant of, where the caller knows it.
     """
     start = time.perf_counter()
     tally = work.count(arch, threads)
@@ -162,10 +168,12 @@ def add_run(
     totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), tally, arch, table)
     meta = {
         "trace": work.facts,
-        "arch": {"name": arch.name, "hash": arch.hash, "kernel": arch.kernel, "source": arch.source},
+        "arch": arch_facts(arch, base),
         "table": {"name": table.name, "hash": table.hash},
         "ops": work.wanted,
         "weights": work.weights,
+        "batch": work.batch,
+        "speculative": work.speculative,
         "kernels": model_sources(),
         "totals": totals,
         **tally.unit_cycles(units),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import hwmodels
 from hwmodels import Arch, Mask, OnesMask, Op, PackedMask
-from hwmodels.errors import nearest
 from hwmodels.mask import load, words_per_row
 from hwmodels.memo import Known, Memo, Moved, remembered
 from hwmodels.registry import params_of
 
 from ..errors import InputError
+from ..results.runs import Ops, label_of, op_list, trace_facts
 from .layout import Counted, Layout, Tally
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Workload:
     ----------
     trace : Trace
         Where the masks are.
-    ops : list of str, optional
+    ops : str or iterable of str, optional
         Only these; all by default.
     weights : str
         Which weight masks, as in `simkit.replay`.
@@ -54,7 +54,7 @@ class Workload:
     def __init__(
         self,
         trace: Trace,
-        ops: Iterable[str] | None = None,
+        ops: Ops = None,
         weights: str = "recorded",
         batch: int | None = None,
         hold: bool = False,
@@ -65,8 +65,7 @@ class Workload:
         if speculative is not None and speculative < 1:
             raise InputError(f"speculative = {speculative}: at least 1 token is verified at a time")
         self.trace, self.weights, self.batch, self.speculative = trace, weights, batch, speculative
-        self.wanted = sorted(ops) if ops is not None else None
-        check_ops(trace, self.wanted)
+        self.wanted = check_ops(trace, ops)
         if speculative is None:
             self.items = list(build_ops(trace, self.wanted, weights, batch))
         else:
@@ -82,11 +81,11 @@ class Workload:
         self._distinct = [self.items[self._place.index(place)] for place in range(len(places))]
         self._memo = Memo()
         self._layouts: dict[str, Known] = {}
-        self.facts = {"name": trace.name, "hash": trace.hash, "tokens": trace.n_tokens, **trace.attrs}
+        self.facts = trace_facts(trace)
 
     @property
     def tuning(self) -> str:
-        """What tables and figures call it: see `label_of`."""
+        """Name of its tuning: see `label_of`."""
         return label_of(self.facts, self.weights)
 
     def count(self, arch: Arch, threads: int | None = None) -> Tally:
@@ -124,26 +123,17 @@ class _Found:
     layout: Layout | None = None
 
 
-def label_of(facts: Mapping[str, Any], weights: str = "") -> str:
-    """Name of a trace's tuning, or of the trace where it was not tuned; masks that were drawn, not recorded, show."""
-    name = str(facts.get("tuning", {}).get("name", "") or facts["name"])
-    if facts.get("synthetic"):
-        name += " (synthetic)"
-    return f"{name} (synthetic weights)" if weights.startswith("random") else name
-
-
-def check_ops(trace: Trace, ops: list[str] | None) -> None:
-    """Refuse an op that a trace does not have.
+def check_ops(trace: Trace, ops: Ops) -> list[str] | None:
+    """Refuse an op that a trace does not have; return the wanted ones in order of the alphabet, None for all.
 
     Raises
     ------
     InputError
         Naming the nearest, or those that it has.
     """
-    known = {spec.op for spec in trace.ops()} if ops is not None else set()
-    for name in ops or []:
-        if name not in known:
-            raise InputError(f"trace '{trace.name}' has no op '{name}'" + nearest(name, known))
+    known = () if ops is None else {spec.op for spec in trace.ops()}
+    wanted = op_list(ops, known, f"trace '{trace.name}'")
+    return None if wanted is None else sorted(wanted)
 
 
 def _likeness(op: Op) -> Any:

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..results.columns import COLUMNS
+from ..results.runs import Ops
 from ..results.tables import number
-from ._data import Ops, action_table
-from .style import axes, bar_style, legend_above, points, styled
+from .style import AS_IS, axes, bar_style, legend_above, points, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ ORDER = ["MAC", "on-chip", "DRAM", "static", "vector unit"]
 def energy_breakdown(
     result: Result, ax: Axes | None = None, *, relative_to: str | None = None, ops: Ops = None
 ) -> Axes:
-    """Stack energy per token by component, one bar for each arch and tuning; whiskers span the table's ranges.
+    """Stack energy per token by component, one bar for each run; whiskers span the table's ranges.
 
     Parameters
     ----------
@@ -57,8 +58,8 @@ def energy_breakdown(
         If `relative_to` is not in the result, or the ops are not.
     """
     stack, ends = per_token(result, ops)
-    micro = stack.sum(axis=1).max() > 1e6
-    label, scale = ("energy per token (µJ)", 1e6) if micro else ("energy per token (nJ)", 1e3)
+    label, factor = COLUMNS["energy_per_token_pj"].axis(stack.sum(axis=1))
+    scale = 1 / factor
     if relative_to is not None:
         archs = list(dict.fromkeys(stack.index.get_level_values("arch")))
         if relative_to not in archs:
@@ -67,25 +68,30 @@ def energy_breakdown(
         label, scale = f"energy per token ({relative_to}, {first.name} = 1)", first.sum()
     ax = axes(ax, rows_aspect(stack))
     row_bars(ax, stack / scale, ends / scale, totals=True)
-    ax.set_xlabel(label)
+    ax.set_xlabel(label, **AS_IS)
     legend_above(ax)
     return ax
 
 
 def per_token(result: Result, ops: Ops = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Energy per real token, pJ, by (arch, tuning): stacked by component group, and the totals' low and high."""
-    frame = action_table(result, ops)
-    runs = result.meta["runs"]
-    tokens = frame["run"].map({run: meta["trace"]["tokens"] for run, meta in runs.items()})
+    """Energy per real token, pJ, one row for each run by the labels of its arch and tuning.
+
+    Returns
+    -------
+    DataFrame, DataFrame
+        Energy by component group, and the low and high ends of the totals.
+    """
+    frame = result.actions(ops)
+    tokens = frame["run"].map({run: meta["trace"]["tokens"] for run, meta in result.meta["runs"].items()})
     columns = ["energy_pj", "energy_low_pj", "energy_high_pj"]
     frame = frame.assign(
         group=frame["component"].map(lambda name: GROUPS.get(name, "on-chip")),
         **{name: frame[name] / tokens for name in columns},
     )
-    keys = ["arch", "tuning"]
-    stack = frame.pivot_table(index=keys, columns="group", values="energy_pj", aggfunc="sum", sort=False).fillna(0.0)
-    ends = frame.groupby(keys, sort=False)[columns[1:]].sum().loc[stack.index]
-    return stack[[name for name in ORDER if name in stack]], ends
+    stack = frame.pivot_table(index="run", columns="group", values="energy_pj", aggfunc="sum", sort=False).fillna(0.0)
+    ends = frame.groupby("run", sort=False)[columns[1:]].sum().loc[stack.index]
+    labels = pd.MultiIndex.from_frame(result.labels().loc[stack.index, ["arch", "tuning"]])
+    return stack[[name for name in ORDER if name in stack]].set_index(labels), ends.set_index(labels)
 
 
 def rows_aspect(stack: pd.DataFrame) -> float:
@@ -108,7 +114,7 @@ def row_bars(ax: Axes, stack: pd.DataFrame, ends: pd.DataFrame | None = None, to
         places += [at + 1.0 + step for step in range(len(stack.loc[[arch]]))]
         ax.annotate(
             arch, (0.0, at + 0.1), xycoords=("axes fraction", "data"), va="center", fontweight="bold",
-            fontsize=points() * 0.9, xytext=(2, 0), textcoords="offset points",
+            fontsize=points() * 0.9, xytext=(2, 0), textcoords="offset points", **AS_IS,
         )  # fmt: skip
         at = places[-1] + 1.1
     left = np.zeros(len(stack))
@@ -129,7 +135,7 @@ def row_bars(ax: Axes, stack: pd.DataFrame, ends: pd.DataFrame | None = None, to
                 textcoords="offset points", fontsize=points() * 0.75,
             )  # fmt: skip
         ax.set_xlim(0, reach.max() * 1.12)
-    ax.set_yticks(places, list(stack.index.get_level_values("tuning")))
+    ax.set_yticks(places, list(stack.index.get_level_values("tuning")), **AS_IS)
     ax.set_ylim(at - 0.5, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(True, axis="x")

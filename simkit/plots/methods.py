@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ._data import require
-from .style import axes, is_narrow, legend_above, mark, plain_log, points, styled
-from .tradeoff import axis_of, front
+from ..results.columns import column_of, refuse_twins, require
+from .style import AS_IS, axes, is_narrow, legend, legend_above, mark, plain_log, points, shown, styled
+from .tradeoff import front
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     Raises
     ------
     InputError
-        If a column or the design is not in the table.
+        If a column or the arch is not in the table, or a tuning is there twice.
     """
     x = "density" if arch is None else "energy_per_token_pj"
     require(table, ["tuning", "arch", "accuracy", "accuracy_se", x], "a comparison of methods")
@@ -43,13 +43,14 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     if arch is not None and arch not in known:
         raise InputError(f"the comparison has no design '{arch}'; it has: {', '.join(known)}")
     rows = table[table["arch"] == (arch or known[0])]
-    label, factor = axis_of(x, rows[x])
+    refuse_twins(rows, ["tuning"])
+    label, factor = column_of(x).axis(rows[x])
     narrow = is_narrow(ax)
     ax = axes(ax, 0.7 + 0.018 * len(rows) if narrow else 0.8)
     for index, row in enumerate(rows.itertuples()):
         ax.errorbar(
             getattr(row, x) * factor, row.accuracy, yerr=row.accuracy_se, **mark(index), markersize=0.6 * points(),
-            elinewidth=0.1 * points(), label=row.tuning, linestyle="none",
+            elinewidth=0.1 * points(), label=shown(row.tuning), linestyle="none",
         )  # fmt: skip
     best = rows[front(rows, x, "accuracy", ("accuracy",))].sort_values(x)
     ax.step(best[x] * factor, best["accuracy"], where="post", color="black", linewidth=0.1 * points(), zorder=1)
@@ -57,11 +58,11 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     ax.plot(best[x] * factor, best["accuracy"], "o", label="Pareto front", markeredgewidth=0.08 * points(), **ring)
     if rows[x].min() > 0 and rows[x].max() / rows[x].min() > 10:
         plain_log(ax, "x")
-    ax.set_xlabel("density of the MLP activations" if arch is None else label.replace(" (", f" on {arch} ("))
+    ax.set_xlabel("density of the MLP activations" if arch is None else label.replace(" (", f" on {arch} ("), **AS_IS)
     ax.set_ylabel("held-out accuracy")
     ax.grid(True, axis="both")
     if narrow:
         legend_above(ax)
     else:
-        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        legend(ax, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ._data import Ops, arch_of, op_table
-from .style import DASHES, FILLS, MARKERS, PALETTE, axes, legend_above, plain_log, points, styled
+from ..results.runs import Ops, arch_of
+from .style import DASHES, FILLS, MARKERS, PALETTE, axes, legend_above, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
     ops : str or iterable of str, optional
         Only these ops.
     archs : sequence of Arch, optional
-        The archs of the result where they do not ship by name.
+        The archs of a result of an earlier version, which does not hold them.
 
     Returns
     -------
@@ -49,16 +49,16 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
     InputError
         If an arch is not known here, or the result has none of the ops.
     """
-    table = op_table(result, ops)
-    given = {arch.hash: arch for arch in archs or ()}
-    chosen = {}
-    for meta in result.meta["runs"].values():
-        name, key = meta["arch"]["name"], meta["arch"]["hash"]
-        if name not in chosen and name in set(table["arch"]):
-            chosen[name] = given[key] if key in given else arch_of(meta)
     sums = op_points(result, ops)
     if sums.empty:
-        raise InputError("no op in this result moves a byte of DRAM; a roofline needs traffic")
+        raise InputError("no op in this result moves a byte of DRAM in some time; a roofline needs traffic")
+    given = {arch.hash: arch for arch in archs or ()}
+    chosen = {}
+    for run, name in result.labels()["arch"].items():
+        meta = result.meta["runs"][run]
+        if name not in chosen and name in set(sums["arch"]):
+            key = meta["arch"]["hash"]
+            chosen[name] = given[key] if key in given else arch_of(meta)
     ax = axes(ax, 0.8)
     reach = np.array([sums["intensity"].min() / 3, sums["intensity"].max() * 3])
     names = list(dict.fromkeys(sums["op"]))
@@ -67,7 +67,7 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
         peak, bandwidth = peak_macs_per_s(arch), float(arch.memory.bandwidth.value)
         at = np.geomspace(float(reach[0]), float(reach[1]), 200)
         look = {"color": color, "fillstyle": FILLS[index % len(FILLS)], "markerfacecoloralt": "white"}
-        line = {"linestyle": DASHES[index % len(DASHES)], "label": name}
+        line = {"linestyle": DASHES[index % len(DASHES)], "label": shown(name)}
         ax.plot(at, np.minimum(peak, bandwidth * at), "o", markevery=[], **look, **line)
         rows = sums[sums["arch"] == name]
         for op, marked in rows.groupby("op", sort=False):
@@ -89,10 +89,14 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
 
 
 def op_points(result: Result, ops: Ops = None) -> pd.DataFrame:
-    """One row for each arch, tuning and op: dense MACs per DRAM byte (``intensity``) and per second (``rate``)."""
-    table = op_table(result, ops)
+    """One row for each run and op, with the labels of the run: dense MACs per DRAM byte (``intensity``) and per second (``rate``)."""
+    table = result.op_table(ops)
     table = table.assign(op=table["op"].map(_merged_names(table)))
-    sums = table.groupby(["arch", "tuning", "op"], sort=False)[["macs", "latency_s", "dram_bytes"]].sum().reset_index()
+    sums = (
+        table.groupby(["run", "arch", "tuning", "op"], sort=False)[["macs", "latency_s", "dram_bytes"]]
+        .sum()
+        .reset_index()
+    )
     sums = sums[(sums["dram_bytes"] > 0) & (sums["latency_s"] > 0)]
     return sums.assign(intensity=sums["macs"] / sums["dram_bytes"], rate=sums["macs"] / sums["latency_s"])
 
@@ -112,7 +116,13 @@ _PEAKS: dict[str, float] = {}
 
 
 def peak_macs_per_s(arch: Arch) -> float:
-    """Dense MACs per second once the pipeline is full: the marginal rate between two GEMMs, 64 and 32 tokens."""
+    """Dense MACs per second once the pipeline is full: the marginal rate between two GEMMs, 64 and 32 tokens.
+
+    Raises
+    ------
+    InputError
+        If the arch takes no time.
+    """
     import hwmodels
 
     if arch.hash in _PEAKS:
@@ -122,5 +132,8 @@ def peak_macs_per_s(arch: Arch) -> float:
         weight = hwmodels.OnesMask(PROBE, PROBE)
         return hwmodels.simulate(hwmodels.Op("peak", 0, tokens, PROBE, PROBE, weight=weight), arch).dense_cycles
 
-    _PEAKS[arch.hash] = 32 * PROBE * PROBE / (cycles(64) - cycles(32)) * arch.clock_hz
+    taken = cycles(64) - cycles(32)
+    if not taken:
+        raise InputError(f"arch '{arch.name}' estimates energy alone; without time it has no peak")
+    _PEAKS[arch.hash] = 32 * PROBE * PROBE / taken * arch.clock_hz
     return _PEAKS[arch.hash]

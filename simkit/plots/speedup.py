@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.workload import label_of
 from ..errors import InputError
-from ._data import Ops, op_table, summary
+from ..results.runs import Ops
 from .energy import row_bars, rows_aspect
-from .style import axes, grouped_bars, legend_above, mark, plain_log, points, styled
+from .style import AS_IS, axes, grouped_bars, legend_above, mark, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from ..results.result import Result
@@ -42,7 +42,7 @@ def speedup_bars(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> 
     Returns
     -------
     Axes
-        One cluster for each arch, one bar for each tuning.
+        One cluster for each arch, one bar for each run on it, in the colour of its tuning.
 
     Raises
     ------
@@ -50,9 +50,10 @@ def speedup_bars(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> 
         If the result is empty or has none of the ops.
     """
     ax = axes(ax)
-    table = summary(result, ops)
+    table = result.summary(ops)
     archs, tunings = list(dict.fromkeys(table["arch"])), list(dict.fromkeys(table["tuning"]))
-    values = table.pivot_table(index="arch", columns="tuning", values="speedup", aggfunc="first").loc[archs, tunings]
+    # labels are of one run each, so that a cell that were there twice would be an error here
+    values = table.pivot(index="arch", columns="tuning", values="speedup").loc[archs, tunings]
     spread = values.max().max() / values.min().min()
     grouped_bars(ax, archs, {name: list(values[name]) for name in tunings}, bottom=1.0 if spread > LOG_FROM else 0.0)
     if spread > LOG_FROM:
@@ -89,12 +90,12 @@ def speedup_density(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
         If the result has none of the ops.
     """
     ax = axes(ax, 0.75)
-    table = op_table(result, ops)
+    table = result.op_table(ops)
     table = table.assign(density=table["effectual_macs"] / table["macs"], gain=table["dense_cycles"] / table["cycles"])
     table = table[(table["density"] > 0) & ((table["density"] < 1) | (ops is not None))]
     for index, (name, rows) in enumerate(table.groupby("arch", sort=False)):
         look = {**mark(index), "linestyle": "none", "markeredgewidth": 0, "alpha": 0.8}
-        ax.plot(rows["density"], rows["gain"], label=str(name), **look)
+        ax.plot(rows["density"], rows["gain"], label=shown(str(name)), **look)
     if not table.empty:
         ends = np.array([table["density"].min() * 0.9, 1.0])
         ax.plot(ends, 1 / ends, color="black", linewidth=0.12 * points(), linestyle="--", label="1 / density")
@@ -143,31 +144,46 @@ def stall_breakdown(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     return ax
 
 
-def stall_shares(result: Result, ops: Ops = None):  # type: ignore[no-untyped-def]
-    """Return the shares that `stall_breakdown` draws: rows (arch, tuning), columns useful, causes, DRAM; sum 1."""
+def stall_shares(result: Result, ops: Ops = None) -> pd.DataFrame:
+    """Return the shares that `stall_breakdown` draws.
+
+    Returns
+    -------
+    DataFrame
+        One row for each run that takes time, by the labels of its arch and tuning; columns useful, causes, DRAM; sum 1.
+
+    Raises
+    ------
+    InputError
+        If the result has none of the ops, or no run takes time.
+    """
     import pandas as pd
 
-    table = summary(result, ops)
+    wanted = result.op_names(ops)
     rows = {}
-    for line in table.itertuples():
+    for line in result.summary(ops).itertuples():
         slots: dict[str, int] = {}
         for name, causes in result.meta["runs"][line.run].get("slots", {}).items():
-            if ops is None or name in ([ops] if isinstance(ops, str) else list(ops)):
+            if wanted is None or name in wanted:
                 for cause, count in causes.items():
                     slots[cause] = slots.get(cause, 0) + count
         latency = line.cycles + line.stall_cycles
+        if not latency:
+            continue  # an estimate of energy alone
         total = sum(slots.values())
         compute = {cause: count / total * line.cycles / latency for cause, count in slots.items() if total}
         if not total:
             compute = {"compute, not split": line.cycles / latency}
-        rows[(line.arch, line.tuning)] = {"busy": 0.0, **compute, "DRAM": line.stall_cycles / latency}
+        rows[line.run] = {"busy": 0.0, **compute, "DRAM": line.stall_cycles / latency}
+    if not rows:
+        raise InputError("no run in this result takes time: its archs estimate energy alone")
     frame = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
-    frame.index = pd.MultiIndex.from_tuples(frame.index, names=["arch", "tuning"])
+    frame.index = pd.MultiIndex.from_frame(result.labels().loc[frame.index, ["arch", "tuning"]])
     causes = sorted(set(frame.columns) - {"busy", "DRAM"}, key=lambda cause: -frame[cause].sum())
     shares = {"useful": frame["busy"], **{cause.replace("_", " "): frame[cause] for cause in causes[:MAX_CAUSES]}}
     shares |= {"other": frame[causes[MAX_CAUSES:]].sum(axis=1), "DRAM": frame["DRAM"]}
-    shown = pd.DataFrame(shares)
-    return shown.loc[:, (shown > 0).any()]
+    stacked = pd.DataFrame(shares)
+    return stacked.loc[:, (stacked > 0).any()]
 
 
 @styled
@@ -193,42 +209,38 @@ def utilisation_map(result: Result, ax: Axes | None = None, *, arch: str | None 
     InputError
         If no run has busy counts by unit.
     """
-    runs = [
-        (run, meta)
-        for run, meta in result.meta["runs"].items()
-        if meta.get("unit_busy") and arch in (None, meta["arch"]["name"])
-    ]
-    if not runs:
-        known = ", ".join(sorted({m["arch"]["name"] for m in result.meta["runs"].values() if m.get("unit_busy")}))
+    labels, metas = result.labels(), result.meta["runs"]
+    counted = {run: label for run, label in labels["arch"].items() if metas[run].get("unit_busy")}
+    if not counted or arch not in (None, *counted.values()):
+        known = ", ".join(sorted(set(counted.values())))
         raise InputError(f"no run on {arch or 'any arch'} counts its units; those that do: {known or 'none'}")
-    chosen = runs[0][1]["arch"]["name"]
+    chosen = arch or next(iter(counted.values()))
     cycles = result.ops.set_index(["run", "op", "layer"])["cycles"]
     rows: list[Any] = []
-    labels: list[str] = []
+    names: list[str] = []
     groups: list[tuple[int, str]] = []
-    for run, meta in runs:
-        if meta["arch"]["name"] != chosen:
-            continue
+    for run in (run for run, label in counted.items() if label == chosen):
+        meta = metas[run]
         alike = _units_alike(result, run, meta)
         for name, busy in meta["unit_busy"].items():
             op, _, layer = name.rpartition(".")
             rows.append(np.asarray(busy) / max(1, int(cycles.loc[(run, op, int(layer))])) / alike)
-            labels.append(f"{op} {layer}" if int(layer) >= 0 else op)
-        groups.append((len(rows), label_of(meta["trace"], meta["weights"])))
+            names.append(f"{op} {layer}" if int(layer) >= 0 else op)
+        groups.append((len(rows), str(labels.loc[run, "tuning"])))
     ax = axes(ax, 0.3 + 0.03 * len(rows))
     share = np.array(rows)
     image = ax.imshow(share, aspect="auto", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_yticks(range(len(labels)), labels, fontsize=0.7 * points())
+    ax.set_yticks(range(len(names)), names, fontsize=0.7 * points(), **AS_IS)
     start = 0
     for end, name in groups:
         ax.annotate(
             "\n".join(wrap(name, 12)), (1.01, 1 - (start + end) / 2 / len(rows)), xycoords="axes fraction", va="center",
-            rotation=-90 if end - start > 3 else 0, fontsize=0.75 * points(),
+            rotation=-90 if end - start > 3 else 0, fontsize=0.75 * points(), **AS_IS,
         )  # fmt: skip
         if end < len(rows):
             ax.axhline(end - 0.5, color="white", linewidth=0.2 * points())
         start = end
-    ax.set_xlabel(f"PE or lane of {chosen}")
+    ax.set_xlabel(f"PE or lane of {chosen}", **AS_IS)
     ax.grid(False)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.figure.colorbar(image, ax=ax, label="busy share", fraction=0.05, pad=0.1)

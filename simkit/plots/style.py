@@ -173,10 +173,28 @@ def points() -> float:
 def wrapped(name: str) -> str:
     """Break an arch's name where it may be broken, so that five of them fit under a column-wide figure."""
     head, bracket, rest = name.partition("[")
-    if len(head) > 8 and "_" in head:
-        left, _, right = head.partition("_")
-        head = f"{left}\n{right}"
+    place = head.find("_", 1) + 1
+    if len(head) > 8 and 0 < place < len(head):
+        head = f"{head[:place]}\n{head[place:]}"
     return head + ("\n" + bracket + rest if bracket else "")
+
+
+def shown(name: str) -> str:
+    """Label of an artist under which a legend shows a name as it is: one that starts with ``_`` would be left out."""
+    return f" {name}" if name.startswith("_") else name
+
+
+# a keyword of every text with a name from data in it: dollar signs would make it mathematics
+AS_IS: dict[str, Any] = {"parse_math": False}
+
+
+def legend(ax: Axes, *args: Any, **kwargs: Any) -> Any:
+    """Add a legend whose texts stand as they are; parameters as of ``Axes.legend``."""
+    made = ax.legend(*args, **kwargs)
+    for text in made.get_texts():
+        text.set_parse_math(False)
+        text.set_text(text.get_text().removeprefix(" "))
+    return made
 
 
 def legend_above(ax: Axes, handles: Sequence[Any] | None = None, labels: Sequence[str] | None = None) -> None:
@@ -185,6 +203,7 @@ def legend_above(ax: Axes, handles: Sequence[Any] | None = None, labels: Sequenc
         handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
+    labels = [shown(label) for label in labels]
     figure: Any = ax.figure
     renderer = figure.canvas.get_renderer()
     figure.draw_without_rendering()
@@ -193,24 +212,24 @@ def legend_above(ax: Axes, handles: Sequence[Any] | None = None, labels: Sequenc
     whole = ax.get_window_extent(renderer).x1
     for side, place, width in (("left", 0.0, room), ("right", 1.0, whole)):
         for columns in range(min(len(handles), 4), 1, -1):
-            legend = ax.legend(
-                handles, labels, ncols=columns, loc=f"lower {side}", bbox_to_anchor=(place, 1.0), borderaxespad=0.2
+            made = legend(
+                ax, handles, labels, ncols=columns, loc=f"lower {side}", bbox_to_anchor=(place, 1.0), borderaxespad=0.2
             )
-            if legend.get_window_extent(renderer).width <= width:
+            if made.get_window_extent(renderer).width <= width:
                 return
-    ax.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
+    legend(ax, handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
 
 
 def name_ticks(ax: Axes, names: Sequence[str]) -> None:
     """Put names below 0, 1, ... along x, aslant where they would touch."""
     places = range(len(names))
-    ax.set_xticks(places, [wrapped(name) for name in names])
+    ax.set_xticks(places, [wrapped(name) for name in names], **AS_IS)
     figure: Any = ax.figure
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
     gap = 0.4 * points() * figure.dpi / 72
     if any(one.x1 + gap > other.x0 for one, other in pairwise(boxes)):
-        ax.set_xticks(places, names, rotation=30, ha="right", rotation_mode="anchor")
+        ax.set_xticks(places, names, rotation=30, ha="right", rotation_mode="anchor", **AS_IS)
 
 
 def plain_log(ax: Axes, which: str) -> None:
@@ -238,7 +257,7 @@ def grouped_bars(ax: Axes, groups: list[str], series: dict[str, list[float]], bo
             [value - bottom for value in values],
             width * 0.94,
             bottom=bottom,
-            label=label,
+            label=shown(label),
             **bar_style(index),
         )
     if len(groups) * len(series) <= LABELLED_BARS:

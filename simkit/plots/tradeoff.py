@@ -8,37 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..engine.workload import label_of
 from ..errors import InputError
-from ._data import Ops, measured, require, summary
-from .style import DASHES, MARKERS, PALETTE, axes, legend_above, mark, plain_log, points, styled
+from ..results.columns import column_of, maximised, require
+from ..results.runs import Ops, measured, trace_labels
+from .style import DASHES, MARKERS, PALETTE, axes, legend_above, mark, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..results.result import Result
-
-# What an axis says for a column, and the factor to its unit.
-NAMES = {
-    "speedup": ("speed-up over dense (×)", 1.0),
-    "accuracy": ("held-out accuracy", 1.0),
-    "energy_pj": ("energy (µJ)", 1e-6),
-    "energy_per_token_pj": ("energy per token (nJ)", 1e-3),
-    "latency_s": ("latency (ms)", 1e3),
-    "power_w": ("power (W)", 1.0),
-    "energy_delay_js": ("energy-delay product (J s)", 1.0),
-    "area_mm2": ("area (mm²)", 1.0),
-    "cycles": ("million cycles", 1e-6),
-    "dram_bytes": ("DRAM traffic (MB)", 1e-6),
-    "train_seconds": ("tuning time (s)", 1.0),
-}
-
-
-def axis_of(column: str, values: pd.Series | None = None) -> tuple[str, float]:
-    """What an axis says for a column, and the factor to its unit; a large energy per token is in µJ."""
-    if column == "energy_per_token_pj" and values is not None and values.max() > 1e6:
-        return "energy per token (µJ)", 1e-6
-    return NAMES.get(column, (column.replace("_", " "), 1.0))
 
 
 @styled
@@ -66,21 +44,21 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     InputError
         If no trace in the result has a measured accuracy.
     """
-    table = with_measured(result, summary(result, ops), ["accuracy", "accuracy_se"])
+    table = result.summary(ops, measured=True)
     if "accuracy" not in table or table["accuracy"].isna().all():
         raise InputError("no trace in this result has a measured accuracy; tune with simkit tune, then record")
     ax = axes(ax, 0.75)
     table = table.dropna(subset=["accuracy"])
     tunings = list(dict.fromkeys(table["tuning"]))
     hair = 0.1 * points()
-    label, unit = axis_of("energy_per_token_pj", table["energy_per_token_pj"])
+    label, unit = column_of("energy_per_token_pj").axis(table["energy_per_token_pj"])
     handles: list[Any] = []
     for index, (arch, rows) in enumerate(table.groupby("arch", sort=False)):
         rows = rows.sort_values("energy_per_token_pj")
         color = PALETTE[index % len(PALETTE)]
         energy = rows["energy_per_token_pj"] * unit
         line = {"color": color, "linestyle": DASHES[index % len(DASHES)], "linewidth": hair * 1.5}
-        handles += ax.plot(energy, rows["accuracy"], label=str(arch), **line)
+        handles += ax.plot(energy, rows["accuracy"], label=shown(str(arch)), **line)
         ends = [energy - rows["energy_low_per_token_pj"] * unit, rows["energy_high_per_token_pj"] * unit - energy]
         error = rows.get("accuracy_se")
         ax.errorbar(
@@ -92,7 +70,9 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
             ax.plot(row.energy_per_token_pj * unit, row.accuracy, marker, color=color, markeredgecolor="white",
                     markeredgewidth=0.4)  # fmt: skip
     for index, tuning in enumerate(tunings):
-        handles += ax.plot([], [], MARKERS[index % len(MARKERS)], color="#444444", label=tuning, linestyle="none")
+        handles += ax.plot(
+            [], [], MARKERS[index % len(MARKERS)], color="#444444", label=shown(tuning), linestyle="none"
+        )
     plain_log(ax, "x")
     ax.grid(True, axis="both")
     ax.set_xlabel(label)
@@ -126,25 +106,30 @@ def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_se
     InputError
         If no trace in the result has both measurements.
     """
-    xs, ys, errors = (measured(result, name) for name in (cost, gain, f"{gain}_se"))
-    runs = {m["trace"]["hash"]: run for run, m in result.meta["runs"].items() if run in xs and run in ys}
-    if not runs:
-        known = sorted({k for m in result.meta["runs"].values() for k in m["trace"].get("measurements", {})})
+    runs = {run: result.meta["runs"][run] for run in result.labels().index}
+    table = measured(runs)
+    # a tuning was measured once, however many archs and settings it was replayed on
+    table = table.assign(trace=[str(meta["trace"]["hash"]) for meta in runs.values()]).drop_duplicates("trace")
+    known = sorted(set(table) - {"trace"})
+    table = table.dropna(subset=[cost, gain]) if {cost, gain} <= set(table) else table.iloc[:0]
+    if table.empty:
         raise InputError(f"no tuning in this result has both '{cost}' and '{gain}'; measured: {', '.join(known)}")
+    labels = trace_labels([runs[run]["trace"] for run in table.index])
+    axis = {name: column_of(name).axis(table[name]) for name in (cost, gain)}
     ax = axes(ax)
-    for index, run in enumerate(runs.values()):
-        trace = result.meta["runs"][run]["trace"]
-        x, y = xs[run] * axis_of(cost)[1], ys[run] * axis_of(gain)[1]
+    for index, (label, row) in enumerate(zip(labels, table.to_dict("records"), strict=True)):
+        x, y = (row[name] * axis[name][1] for name in (cost, gain))
+        error = row.get(f"{gain}_se", float("nan")) * axis[gain][1]
         ax.errorbar(
-            x, y, yerr=errors.get(run), **mark(index), markersize=0.6 * points(), capsize=2, elinewidth=0.1 * points(),
-            label=label_of(trace), linestyle="none",
+            x, y, yerr=error if error == error else None, **mark(index), markersize=0.6 * points(), capsize=2,
+            elinewidth=0.1 * points(), label=shown(label), linestyle="none",
         )  # fmt: skip
     ax.margins(x=0.1, y=0.15)
     ax.autoscale_view()
     ax.set_xlim(left=0)
     ax.grid(True, axis="both")
-    ax.set_xlabel(axis_of(cost)[0])
-    ax.set_ylabel(axis_of(gain)[0])
+    ax.set_xlabel(axis[cost][0])
+    ax.set_ylabel(axis[gain][0])
     legend_above(ax)
     return ax
 
@@ -156,7 +141,7 @@ def pareto(
     *,
     x: str = "cycles",
     y: str = "energy_per_token_pj",
-    maximise: Sequence[str] = ("accuracy", "speedup"),
+    maximise: Sequence[str] | None = None,
     group: str = "arch",
     ops: Ops = None,
 ) -> Axes:
@@ -170,8 +155,8 @@ def pareto(
         Where to draw.
     x, y : str
         Columns; both are minimised but for those in `maximise`.
-    maximise : sequence of str
-        Columns where more is better.
+    maximise : sequence of str, optional
+        Columns where more is better; those that `simkit.results.columns` says so of by default.
     group : str
         Column that gives the colours, where there is one of that name.
     ops : str or iterable of str, optional
@@ -190,18 +175,19 @@ def pareto(
     if isinstance(points_of, pd.DataFrame):
         table = points_of
     else:
-        table = with_measured(points_of, summary(points_of, ops))
+        table = points_of.summary(ops, measured=True)
+    maximise = maximised() if maximise is None else maximise
     require(table, [x, y], "the table of points")
     table = table.dropna(subset=[x, y])
     if table.empty:
         raise InputError(f"no point has both '{x}' and '{y}'")
-    units = {name: axis_of(name, table[name]) for name in (x, y)}
+    units = {name: column_of(name).axis(table[name]) for name in (x, y)}
     table = table.assign(**{name: table[name] * factor for name, (_, factor) in units.items()})
     ax = axes(ax, 0.75)
     best = table[front(table, x, y, maximise)].sort_values(x)
     groups = table.groupby(group, sort=False) if group in table else [("points", table)]
     for index, (name, rows) in enumerate(groups):
-        ax.plot(rows[x], rows[y], linestyle="none", **mark(index), label=str(name),
+        ax.plot(rows[x], rows[y], linestyle="none", **mark(index), label=shown(str(name)),
                 alpha=0.75, markeredgewidth=0)  # fmt: skip
     # between two points of the front only what either of them reaches is known to be reachable
     where = "pre" if x in maximise else "post"
@@ -231,16 +217,3 @@ def front(table: pd.DataFrame, x: str, y: str, maximise: Sequence[str] = ()) -> 
             keep[row] = True
             lowest, at = second, first
     return keep
-
-
-def with_measured(result: Result, table: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataFrame:
-    """Add what was measured of each run's tuning (accuracy, its standard error ...) to a summary."""
-    runs = result.meta["runs"]
-    if names is None:
-        names = list(dict.fromkeys(k for m in runs.values() for k in m["trace"].get("measurements", {})))
-    extra = {}
-    for name in names:
-        found = measured(result, name)
-        if found and name not in table:
-            extra[name] = [found.get(run, float("nan")) for run in table["run"]]
-    return table.assign(**extra)

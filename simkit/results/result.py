@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ import pandas as pd
 
 from ..errors import CorruptError, InputError, VersionError
 from ..files import whole
+from .columns import derived, require
+from .runs import NAMES, Ops, measured, op_list, run_labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,67 +57,148 @@ class Result:
             raise InputError(f"a result needs the columns {missing}; it has {list(frame.columns)}")
         self.frame = frame
         self.meta = meta
+        self._labels: tuple[pd.DataFrame, dict[str, Any], pd.DataFrame] | None = None
+
+    def labels(self) -> pd.DataFrame:
+        """Label every run: what figures and tables call it.
+
+        Returns
+        -------
+        DataFrame
+            By run: trace, tuning, arch; see `simkit.results.runs.run_labels`. No two runs have the same arch and tuning, nor
+            the same arch and trace.
+        """
+        runs = self.meta["runs"]
+        if self._labels is None or self._labels[0] is not self.frame or self._labels[1] is not runs:
+            names = self.frame.drop_duplicates("run").set_index("run")[NAMES].astype(str)
+            self._labels = (self.frame, runs, run_labels(names, runs))
+        return self._labels[2]
+
+    def op_names(self, ops: Ops) -> list[str] | None:
+        """Check the names of wanted ops against the result's; None stays None.
+
+        Raises
+        ------
+        InputError
+            If the result lacks one of them, naming the nearest, or has no rows.
+        """
+        if self.frame.empty:
+            raise InputError("the result has no rows; replay at least one trace on one arch")
+        return None if ops is None else op_list(ops, self.frame["op"].unique(), "the result")
+
+    def actions(self, ops: Ops = None) -> pd.DataFrame:
+        """Rows of the long frame with the labels of their runs, of the wanted ops."""
+        wanted = self.op_names(ops)
+        frame = self.frame if wanted is None else self.frame[self.frame["op"].isin(wanted)]
+        labels = self.labels()
+        return frame.assign(**{name: frame["run"].map(labels[name]) for name in NAMES})
 
     @property
     def ops(self) -> pd.DataFrame:
-        """One row for each op: its figures and its energy over all actions."""
-        sums = self.frame.groupby(KEY, sort=False, observed=True)[ENERGY].sum()
-        figures = self.frame.drop_duplicates(KEY).set_index(KEY)[OP_COLUMNS]
-        return figures.join(sums).reset_index()
+        """One row for each op of each run: its figures, its energy over all actions, and the labels of its run."""
+        return self.op_table()
 
-    def pivot(self, index: str, columns: str, values: str, ops: str | Iterable[str] | None = None) -> pd.DataFrame:
-        """Sum `values` over everything but two keys.
+    def op_table(self, ops: Ops = None) -> pd.DataFrame:
+        """As `ops`, of the wanted ops."""
+        wanted = self.op_names(ops) if ops is not None else None
+        frame = self.frame if wanted is None else self.frame[self.frame["op"].isin(wanted)]
+        key = ["run", "layer", "op"]
+        sums = frame.groupby(key, sort=False, observed=True)[ENERGY].sum()
+        figures = frame.drop_duplicates(key).set_index(key)[OP_COLUMNS]
+        table = figures.join(sums).reset_index()
+        labels = self.labels()
+        table = table.assign(**{name: table["run"].map(labels[name]) for name in NAMES})
+        return table[[*KEY, *OP_COLUMNS, *ENERGY]]
+
+    def pivot(
+        self, index: str | Sequence[str], columns: str | Sequence[str], values: str, ops: Ops = None
+    ) -> pd.DataFrame:
+        """Lay `values` out over keys, summed over the layers, ops and actions of each run; never over two runs.
 
         Parameters
         ----------
-        index, columns : str
-            Key columns (``arch``, ``tuning``, ``layer``, ``op``, ``component`` ...).
+        index, columns : str or sequence of str
+            Keys: ``run``, ``arch``, ``tuning``, ``trace``, ``layer``, ``op``, ``component``, ``action`` ...; runs
+            appear by their labels, see `labels`.
         values : str
-            ``energy_pj``, ``cycles``, ``latency_s``, ``count`` ...
+            ``energy_pj``, ``cycles``, ``latency_s``, ``count`` ...; where the keys are of runs alone, any column of
+            `summary`.
         ops : str or list, optional
             Only these ops, e.g. ``"down"``.
 
         Raises
         ------
         InputError
-            If there is no such column, naming the nearest.
+            If there is no such column, naming the nearest, or the keys do not tell the runs apart.
         """
-        from hwmodels.errors import nearest
+        rows, heads = ([one] if isinstance(one, str) else list(one) for one in (index, columns))
+        keys = [*rows, *heads]
+        if set(keys) <= {"run", *NAMES} and values not in self.frame:
+            frame = self.summary(ops)
+            require(frame, [*keys, values], "the result")
+        else:
+            require(self.frame, [*keys, values], "the result")
+            per_action = set(keys) & {"component", "action"}
+            if per_action and values not in ACTION_COLUMNS:
+                raise InputError(
+                    f"'{values}' is of a whole op, not of its {sorted(per_action)[0]}s; leave that key out"
+                )
+            frame = self.actions(ops) if per_action or values in ACTION_COLUMNS else self.op_table(ops)
+        self._refuse_sums(frame, keys)
+        if isinstance(index, str) and isinstance(columns, str):
+            return frame.pivot_table(index=index, columns=columns, values=values, aggfunc="sum", sort=False)
+        return frame.pivot_table(index=rows, columns=heads, values=values, aggfunc="sum", sort=False)
 
-        for name in (index, columns, values):
-            if name not in self.frame:
-                raise InputError(f"the result has no column '{name}'" + nearest(name, self.frame.columns))
-        long = {"component", "action"} & {index, columns} or values in ACTION_COLUMNS
-        frame = self.frame if long else self.ops
-        if ops is not None:
-            frame = frame[frame["op"].isin([ops] if isinstance(ops, str) else list(ops))]
-        return frame.pivot_table(index=index, columns=columns, values=values, aggfunc="sum", sort=False)
+    def _refuse_sums(self, frame: pd.DataFrame, keys: list[str]) -> None:
+        """Refuse keys under which rows of two runs would be added."""
+        found = frame[list(dict.fromkeys(["run", *keys]))].drop_duplicates()
+        others = [key for key in keys if key != "run"]
+        twice = found[found.duplicated(others, keep=False)] if "run" not in keys else found.iloc[:0]
+        if len(twice):
+            first = twice[(twice[others] == twice[others].iloc[0]).all(axis=1)]["run"].head(2)
+            one, other = (" on ".join(self.labels().loc[run, ["tuning", "arch"]]) for run in first)
+            missing = " or ".join(f"'{name}'" for name in ("arch", "tuning", "trace", "run") if name not in keys)
+            raise InputError(
+                f"pivot over {', '.join(keys)} would add up runs ({one}; {other}); take {missing} as a further key, "
+                "e.g. index=['arch', 'tuning']"
+            )
 
-    def summary(self, ops: str | Iterable[str] | None = None) -> pd.DataFrame:
-        """One row for each trace and arch: cycles, speed-up over dense, energy per token, average watts.
+    def summary(self, ops: Ops = None, *, measured: bool = False) -> pd.DataFrame:
+        """One row for each run: cycles, speed-up over dense, energy per token, average watts.
 
         The speed-up is of latencies, stalls included, against the same design's dense baseline; energy per token
-        divides by the trace's real tokens. ``low``/``high`` carry the energy table's ranges.
+        divides by the trace's real tokens. ``low``/``high`` carry the energy table's ranges. What cannot be derived,
+        as the power of an estimate without time, is NaN.
+
+        Parameters
+        ----------
+        ops : str or list, optional
+            Only these ops, e.g. ``"down"``.
+        measured : bool
+            Add what was measured of each run's tuning: accuracy, its standard error, tuning time ...
+
+        Returns
+        -------
+        DataFrame
+            run; trace, tuning and arch as `labels` has them; the sums; every column that `simkit.results.columns` derives.
+
+        Raises
+        ------
+        InputError
+            If the result has no rows, or lacks one of the ops.
         """
-        frame = self.ops
-        if ops is not None:
-            frame = frame[frame["op"].isin([ops] if isinstance(ops, str) else list(ops))]
-        keys = ["run", "trace", "tuning", "arch"]
-        table = (
-            frame.groupby(keys, sort=False, observed=True)[[*OP_COLUMNS[len(SHAPE_COLUMNS) :], *ENERGY]]
-            .sum()
-            .reset_index()
-        )
+        self.op_names(ops)
+        sums = [*OP_COLUMNS[len(SHAPE_COLUMNS) :], *ENERGY]
+        table = self.op_table(ops).groupby("run", sort=False)[sums].sum()
+        table = self.labels().loc[table.index].join(table).reset_index()
         tokens = table["run"].map(lambda run: self.meta["runs"][run]["trace"]["tokens"])
-        table["density"] = table["effectual_macs"] / table["macs"]
-        table["speedup"] = table["dense_latency_s"] / table["latency_s"]
-        table["compute_speedup"] = table["dense_cycles"] / table["cycles"]
-        for name in ENERGY:
-            table[name.replace("_pj", "_per_token_pj")] = table[name] / tokens
-        # an estimate without time has neither power nor speed-up
-        table["power_w"] = table["energy_pj"] * 1e-12 / table["latency_s"].where(table["latency_s"] > 0)
-        table["energy_delay_js"] = table["energy_pj"] * 1e-12 * table["latency_s"]
-        return table
+        table = derived(table.assign(tokens=tokens)).drop(columns="tokens")
+        return self._with_measured(table) if measured else table
+
+    def _with_measured(self, table: pd.DataFrame) -> pd.DataFrame:
+        found = measured({run: self.meta["runs"][run] for run in table["run"]})
+        new = {name: found[name].to_numpy() for name in found if name not in table}
+        return table.assign(**new)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one Parquet file, whole or not at all."""
@@ -124,7 +207,7 @@ class Result:
         return write_table(pa.Table.from_pandas(self.frame, preserve_index=False), self.meta, Path(path))
 
     def __repr__(self) -> str:
-        runs = self.frame[["trace", "arch"]].drop_duplicates()
+        runs = self.labels()[["trace", "arch"]]
         shown = [f"{trace} on {arch}" for trace, arch in runs.head(4).itertuples(index=False)]
         rest = f" and {len(runs) - len(shown):,} more" if len(runs) > len(shown) else ""
         return f"Result({len(runs):,} runs: {', '.join(shown)}{rest})"
@@ -229,11 +312,13 @@ def _meta_of(where: Path, stored: dict[bytes, bytes] | None) -> dict[str, Any]:
     shared = meta.pop("shared", {})
     for run in meta["runs"].values():
         run.update({name: shared[key] for name, key in run.pop("shared", {}).items()})
+        if "base" in run["arch"]:
+            run["arch"]["base"] = shared[run["arch"]["base"]]
     return meta
 
 
 def _fold(meta: dict[str, Any]) -> dict[str, Any]:
-    """Metadata for storage, in which thousands of runs name the trace and the environment that they share."""
+    """Metadata for storage, in which thousands of runs name the trace, the arch and the environment they share."""
     shared: dict[str, Any] = {}
     keys: dict[int, str] = {}
 
@@ -247,5 +332,8 @@ def _fold(meta: dict[str, Any]) -> dict[str, Any]:
     runs = {}
     for run, facts in meta["runs"].items():
         common = {name: key_of(facts[name]) for name in ("trace", "environment") if name in facts}
-        runs[run] = {**{name: value for name, value in facts.items() if name not in common}, "shared": common}
+        own = {name: value for name, value in facts.items() if name not in common}
+        if "base" in own.get("arch", {}):
+            own["arch"] = {**own["arch"], "base": key_of(own["arch"]["base"])}
+        runs[run] = {**own, "shared": common}
     return {**meta, "shared": shared, "runs": runs}

@@ -3,74 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..errors import InputError
+from .columns import COLUMNS, Column, column_of, refuse_twins, require, view
+from .runs import Ops
 
 if TYPE_CHECKING:
     from .result import Result
 
 
-@dataclass(frozen=True)
-class Column:
-    """How one column is printed.
-
-    Parameters
-    ----------
-    title, unit : str
-        Heading.
-    scale : float
-        Factor from the stored unit to the printed one.
-    digits : int
-        Significant digits where nothing better is known.
-    error : str
-        Column with the standard error: it decides the digits, and is printed with ±.
-    low, high : str
-        Columns with the ends of a range that is not a standard error, printed in brackets.
-    """
-
-    title: str
-    unit: str = ""
-    scale: float = 1.0
-    digits: int = 3
-    error: str = ""
-    low: str = ""
-    high: str = ""
-
-
-COLUMNS: dict[str, Column] = {
-    "trace": Column("trace"),
-    "tuning": Column("tuning"),
-    "arch": Column("design"),
-    "accuracy": Column("accuracy", error="accuracy_se"),
-    "perplexity": Column("perplexity"),
-    "density": Column("density", error="density_se"),
-    "macs": Column("MACs", "10⁹", 1e-9),
-    "effectual_macs": Column("effectual MACs", "10⁹", 1e-9),
-    "cycles": Column("cycles", "10⁶", 1e-6, 4),
-    "dense_cycles": Column("dense cycles", "10⁶", 1e-6, 4),
-    "stall_cycles": Column("DRAM stalls", "10⁶ cycles", 1e-6),
-    "speedup": Column("speed-up", "×", error="speedup_se"),
-    "latency_s": Column("latency", "ms", 1e3),
-    "energy_pj": Column("energy", "µJ", 1e-6, low="energy_low_pj", high="energy_high_pj"),
-    "energy_per_token_pj": Column(
-        "energy", "nJ/token", 1e-3, low="energy_low_per_token_pj", high="energy_high_per_token_pj"
-    ),
-    "power_w": Column("power", "W"),
-    "energy_delay_js": Column("energy × delay", "J s"),
-    "train_seconds": Column("tuning time", "s"),
-    "trainable_parameters": Column("trainable parameters", "10³", 1e-3),
-    "area_mm2": Column("area", "mm²"),
-}
-DEFAULT = ("tuning", "arch", "accuracy", "density", "cycles", "speedup", "energy_per_token_pj", "power_w")
-
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "µ": r"\textmu{}",
+    "~": r"\textasciitilde{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", "\0": "{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "×": r"$\times$", "µ": r"\textmu{}",
     "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "⁶": r"\textsuperscript{6}",
     "⁹": r"\textsuperscript{9}", "–": "--", "−": "$-$", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
@@ -124,7 +73,7 @@ def table(
     data: Result | pd.DataFrame,
     columns: Sequence[str] | Mapping[str, Column] | None = None,
     *,
-    ops: str | Iterable[str] | None = None,
+    ops: Ops = None,
 ) -> Table:
     """Make a table of a result's runs, or of any frame.
 
@@ -133,7 +82,8 @@ def table(
     data : Result or DataFrame
         One row each run (`Result.summary`, with what was measured of its tuning), or a frame's rows.
     columns : sequence of str or mapping of str to Column, optional
-        Which, in order; a name alone is printed as `COLUMNS` says. Those of `DEFAULT` that are there, by default.
+        Which, in order; a name alone is printed as `simkit.results.columns.COLUMNS` says. Those of its view ``table`` that are
+        there, by default.
     ops : str or iterable of str, optional
         Only these ops of a result.
 
@@ -147,24 +97,15 @@ def table(
     InputError
         If a column is not there, naming the nearest.
     """
-    from hwmodels.errors import nearest
-
-    if isinstance(data, pd.DataFrame):
-        frame = data
-    else:
-        from ..plots._data import summary
-        from ..plots.tradeoff import with_measured
-
-        frame = with_measured(data, summary(data, ops))
+    frame = data if isinstance(data, pd.DataFrame) else data.summary(ops, measured=True)
     if columns is None:
-        columns = [name for name in DEFAULT if name in frame and not frame[name].isna().all()]
-    chosen = columns if isinstance(columns, Mapping) else {n: COLUMNS.get(n, Column(n)) for n in columns}
-    for name in chosen:
-        if name not in frame:
-            raise InputError(f"the table has no column '{name}'" + nearest(name, frame.columns))
-    text = {_heading(column): _cells(frame, name, column) for name, column in chosen.items()}
+        columns = [name for name in view("table") if name in frame and not frame[name].isna().all()]
+    chosen = columns if isinstance(columns, Mapping) else {name: column_of(name) for name in columns}
+    require(frame, chosen, "the table")
+    text = pd.DataFrame([_cells(frame, name, column) for name, column in chosen.items()]).T
+    text.columns = pd.Index([column.heading(frame[name]) for name, column in chosen.items()])
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in chosen]
-    return Table(pd.DataFrame(text), numeric)
+    return Table(text, numeric)
 
 
 def methods_table(data: pd.DataFrame) -> Table:
@@ -174,7 +115,13 @@ def methods_table(data: pd.DataFrame) -> Table:
     ----------
     data : DataFrame
         `simkit.explore.methods.flat`.
+
+    Raises
+    ------
+    InputError
+        If a tuning is there twice for one arch.
     """
+    refuse_twins(data, ["tuning", "arch"])
     score = ["perplexity"] if "perplexity" in data else []
     shared = ["tuning", *score, "accuracy", "accuracy_se", "density", "trainable_parameters", "train_seconds"]
     wide = data.drop_duplicates("tuning")[shared].set_index("tuning")
@@ -187,22 +134,19 @@ def methods_table(data: pd.DataFrame) -> Table:
     return table(wide.reset_index(), columns)
 
 
-def _heading(column: Column) -> str:
-    return f"{column.title} ({column.unit})" if column.unit else column.title
-
-
 def _cells(frame: pd.DataFrame, name: str, column: Column) -> list[str]:
     cells = []
+    scale = column.unit_of(frame[name])[1] if pd.api.types.is_numeric_dtype(frame[name]) else 1.0
     for index in range(len(frame)):
         value = frame[name].iloc[index]
         if isinstance(value, str) or (not isinstance(value, int | float) and not hasattr(value, "item")):
             cells.append(str(value))
             continue
         extra = [
-            float(frame[other].iloc[index]) * column.scale if other in frame else math.nan
+            float(frame[other].iloc[index]) * scale if other in frame else math.nan
             for other in (column.error, column.low, column.high)
         ]
-        cells.append(number(float(value) * column.scale, *extra, digits=column.digits))
+        cells.append(number(float(value) * scale, *extra, digits=column.digits))
     return cells
 
 
@@ -257,8 +201,13 @@ def _fixed(value: float, places: int) -> str:
 
 def latex(text: str) -> str:
     """Escape text for LaTeX; the few signs that the tables use become commands."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    # hyphens side by side would be set as a dash
+    return "".join(_LATEX.get(letter, letter) for letter in re.sub("-(?=-)", "-\0", text))
 
 
 def _markdown(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    """Escape text for Markdown; an underscore within a word means nothing there and stays."""
+    return _MARKS.sub(r"\\\g<0>", text).replace("\n", " ")
+
+
+_MARKS = re.compile(r"[\\`*\[\]<>|$~&]|(?<![^\W_])_|_(?![^\W_])")
