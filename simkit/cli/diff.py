@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,6 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="One object a pair of runs and quantity.")] = False,
 ) -> None:
     """Say what a change did: two results, ratios, stalls by cause."""
-    from simkit.results.diff import QUANTITIES
     from simkit.results.diff import diff as compare
     from simkit.results.result import load_result
 
@@ -30,5 +29,19 @@ def diff(
     if as_json:
         emit_json(rows)
         return
-    told = [{**row, "quantity": QUANTITIES.get(row["quantity"], row["quantity"].replace("_", " "))} for row in rows]
-    emit_table(told, {"trace": "trace", "arch": "design", "quantity": "quantity", "a": "a", "b": "b", "ratio": "b / a"})
+    told = [_told(row) for row in rows]
+    emit_table(told, {"trace": "trace", "arch": "arch", "quantity": "quantity", "a": "a", "b": "b", "ratio": "b / a"})
+    if unpaired := found.attrs["unpaired"]:
+        more = f" and {len(unpaired) - 3:,} more" if len(unpaired) > 3 else ""
+        typer.echo(f"simkit: in one of the results alone: {', '.join(unpaired[:3])}{more}", err=True)
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """Name a quantity and show both values in one unit."""
+    import pandas as pd
+
+    from simkit.results.columns import column_of
+
+    column, values = column_of(row["quantity"]), pd.Series([row["a"], row["b"]], dtype=float)
+    factor = column.unit_of(values)[1]
+    return {**row, "quantity": column.heading(values), "a": row["a"] * factor, "b": row["b"] * factor}

@@ -16,15 +16,6 @@ from .verbosity import progress
 MANY = 100_000
 SHOWN = 20
 POINT = {"arch": "arch", "trace": "trace", "table": "table", "weights": "weights"}
-FIGURES = {
-    "cycles": "cycles",
-    "stall_cycles": "stall cycles",
-    "speedup": "speed-up",
-    "energy_per_token_pj": "pJ / token",
-    "power_w": "W",
-    "reason": "failed because",
-}
-
 Spec = Annotated[Path, typer.Argument(help="YAML spec.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for all results; out/<spec> by default.")]
 Json = Annotated[bool, typer.Option("--json", help="One event a line: start, point, done.")]
@@ -129,6 +120,8 @@ def _duration(seconds: float) -> str:
 
 def _print_points(done: Any) -> None:
     """Print all points where they are few, otherwise those with the lowest energy-delay product."""
+    from simkit.results.columns import printable, view
+
     table = done.table()
     title = _points(len(table))
     if len(table) > SHOWN and "energy_delay_js" in table:
@@ -138,8 +131,12 @@ def _print_points(done: Any) -> None:
     given |= {facts["run"]: facts["fields"] for facts in done.failed}
     rows = [{**row, **given[row["run"]]} for row in table.head(SHOWN).to_dict("records")]
     names = dict.fromkeys(name for row in rows for name in given[row["run"]])
-    figures = {key: name for key, name in FIGURES.items() if any(row.get(key) not in (None, "") for row in rows)}
-    emit_table(rows, {**_telling(POINT, rows), **{name: name for name in names}, **figures}, title=title)
+    kept = [name for name in view("points") if name not in POINT and name in table and table[name].notna().any()]
+    shown, headings = printable(table.head(SHOWN), kept)
+    rows = [{**line, **row, **{name: line[name] for name in kept}} for line, row in zip(shown, rows, strict=True)]
+    reasons = {"reason": "failed because"} if any(row.get("reason") for row in rows) else {}
+    columns = {**_telling(POINT, rows), **{name: name for name in names}, **headings, **reasons}
+    emit_table(rows, columns, title=title)
 
 
 def search(

@@ -12,18 +12,6 @@ from . import completion
 from .output import emit_json, emit_table
 from .verbosity import progress
 
-SUMMARY = {
-    "trace": "trace",
-    "arch": "arch",
-    "density": "density",
-    "cycles": "cycles",
-    "dense_cycles": "dense cycles",
-    "stall_cycles": "stall cycles",
-    "speedup": "speed-up",
-    "energy_per_token_pj": "pJ / token",
-    "power_w": "W",
-}
-
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
@@ -213,6 +201,7 @@ def replay(
 ) -> None:
     """Replay traces on archs, mask by mask: cycles, joules, watts."""
     import simkit as sk
+    from simkit.results.columns import printable, view
 
     loaded = [sk.load_trace(path) for path in traces]
     archs = [sk.arch(name, **parse_changes(change or [])) for name in arch]
@@ -232,7 +221,7 @@ def replay(
     if as_json:
         emit_json(result.ops.to_dict("records"))
     else:
-        emit_table(result.summary().to_dict("records"), SUMMARY)
+        emit_table(*printable(result.summary(), view("print")))
 
 
 def parse_changes(words: list[str]) -> dict[str, object]:

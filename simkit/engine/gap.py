@@ -67,30 +67,34 @@ def gap_table(
     Raises
     ------
     InputError
-        If a trace has no recorded mask for any of the ops.
+        If a trace lacks one of the ops, or has no recorded mask for any of them.
     """
     import pandas as pd
 
-    from ..plots.density import tuning_name
+    from ..results.runs import labels_of_archs, labels_of_traces
     from .replay import arch as load
+    from .workload import check_ops
 
     many = list(traces) if isinstance(traces, Sequence) else [traces]
     designs = [load(one) if isinstance(one, str) else one for one in (SYNCHRONISING if archs is None else archs)]
-    wanted = [ops] if isinstance(ops, str) else list(ops)
+    names = labels_of_archs(designs)
     rows: list[dict[str, Any]] = []
-    for trace in many:
+    for trace, label in zip(many, labels_of_traces(many), strict=True):
+        wanted = check_ops(trace, ops) or []
         for op in _masked_ops(trace, wanted, weights, tokens):
             assert op.activation is not None
             for masks, one in ((TRACE, op), (IID, replace(op, activation=_iid(op.activation, seed + op.layer)))):
                 about = {
                     "trace": trace.name,
-                    "tuning": tuning_name(trace),
+                    "tuning": label,
                     "layer": op.layer,
                     "op": op.name,
                     "masks": masks,
                     "density": one.activation_nonzeros / (one.m * one.k * one.repeat),
                 }
-                rows += [{**about, **_gap(one, design)} for design in designs]
+                rows += [
+                    {**about, "arch": name, **_gap(one, design)} for name, design in zip(names, designs, strict=True)
+                ]
     return pd.DataFrame(rows)
 
 
@@ -98,7 +102,7 @@ def _gap(op: Op, arch: Arch) -> dict[str, Any]:
     exact, foil = simulate(op, arch).cycles, statistical_cycles(op, arch)
     # a layer without a single non-zero costs neither anything
     ratio = exact / foil if foil else 1.0
-    return {"arch": arch.name, "exact_cycles": exact, "statistical_cycles": foil, "gap": ratio}
+    return {"exact_cycles": exact, "statistical_cycles": foil, "gap": ratio}
 
 
 def _masked_ops(trace: Trace, wanted: list[str], weights: str, tokens: int) -> Iterator[Op]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from ..engine.replay import load_trace, run_key
 from ..engine.workload import check_ops, weight_mask
 from ..errors import InputError
 from ..provenance import key_of
+from ..results.runs import Ops, trace_facts, trace_labels
 from .expression import Expression
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ class Plan:
     weights: Sequence[str] = ("recorded",)
     constraints: Sequence[Expression] = field(default=())
 
+    @cached_property
+    def trace_names(self) -> list[str]:
+        """Names of the traces; those of one name with what differs between them."""
+        return trace_labels([trace_facts(trace) for trace in self.traces], [trace.name for trace in self.traces])
+
     def grid_size(self) -> int:
         """Points before constraints."""
         return len(self.traces) * len(self.weights) * len(self.tables) * sum(len(one) for one in self.variants)
@@ -122,7 +128,7 @@ class Plan:
     def facts(self, point: Point) -> dict[str, Any]:
         """Say what a point is, for people."""
         return {
-            "trace": self.traces[point.trace].name,
+            "trace": self.trace_names[point.trace],
             "arch": self.variants[point.arch].arch.name,
             "table": self.tables[point.table].name,
             "weights": point.weights,
@@ -169,7 +175,7 @@ def make_plan(
     archs: Sequence[tuple[Arch | str, Values]],
     *,
     tables: Sequence[EnergyTable | str],
-    ops: Iterable[str] | None = None,
+    ops: Ops = None,
     weights: Sequence[str] = ("recorded",),
     fields: Values | None = None,
     together: Sequence[Mapping[str, Any]] = (),
@@ -191,7 +197,7 @@ def make_plan(
         traces=[load_trace(one) if isinstance(one, (str, os.PathLike)) else one for one in traces],
         variants=[_variants(one, {**(fields or {}), **own}, together) for one, own in archs],
         tables=[hwmodels.load_table(one) if isinstance(one, str) else one for one in tables],
-        ops=sorted(ops) if ops is not None else None,
+        ops=None if ops is None else sorted({ops} if isinstance(ops, str) else set(ops)),
         weights=weights,
         constraints=[Expression(text) for text in constraints],
     )

@@ -144,6 +144,7 @@ def compare_methods(
             f"seeds {seeds}, sequences {sequences}, samples {samples}, test_samples {test_samples}: must be positive"
         )
     recipes = {name: traces.load_tuning(name) for name in chosen}
+    _check_names([recipe.name for recipe in recipes.values()])
     plan = replace(plan, data=data, samples=samples, test_samples=test_samples)
     bench = _Bench(plan, tuple(archs), sequences, methods_folder(model, out), progress)
     base = bench.base()
@@ -154,6 +155,13 @@ def compare_methods(
                 sys.stderr.write(f"== {name}, seed {seed}\n")
             rows += bench.run(recipes[name], seed, base)
     return pd.DataFrame(rows)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse tunings of one name: their seeds would be joined as those of one."""
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise InputError(f"two tunings are named '{twice[0]}', and their seeds would be joined; rename one")
 
 
 @dataclass(frozen=True)
@@ -239,18 +247,22 @@ class _Bench:
         return traces.record(self.plan.model, adapter, self.plan.data, self.sequences, path, progress=self.progress)
 
     def _replay(self, trace: Trace) -> dict[str, Json]:
+        from ..engine.replay import arch as load_arch
         from .sweep import sweep
 
         result = sweep([trace], self.archs, weights=WEIGHTS, out=self.out / "runs", progress=False, processes=0)
-        whole = result.summary().set_index("arch")
-        down = result.summary("down").set_index("arch")["speedup"]
+        whole = result.summary().set_index("run")
+        sparse = "down" in set(result.frame["op"])
+        down = result.summary("down").set_index("run")["speedup"] if sparse else pd.Series(dtype=float)
+        runs = {meta["arch"]["hash"]: run for run, meta in result.meta["runs"].items()}
         found = {}
         for arch in self.archs:
-            row = whole.loc[arch]
-            found[arch] = row.to_dict() | {
-                "speedup_down": float(down.get(arch, math.nan)),
-                "arch_hash": result.meta["runs"][row["run"]]["arch"]["hash"],
-            }
+            key = load_arch(arch).hash
+            if key not in runs:
+                reason = result.meta["failed"][0]["reason"] if result.meta.get("failed") else "it was not replayed"
+                raise InputError(f"arch '{arch}' on trace '{trace.name}': {reason}")
+            row = whole.loc[runs[key]]
+            found[arch] = row.to_dict() | {"speedup_down": float(down.get(runs[key], math.nan)), "arch_hash": key}
         return found
 
 

@@ -22,6 +22,7 @@ from hwmodels.errors import nearest
 
 from ..errors import InputError, UnavailableError
 from ..provenance import key_of, model_sources
+from ..results.columns import maximised, view
 from .expression import Expression
 from .grid import Group, Plan, Point, plain_value, plan_of
 from .parts import Parts
@@ -31,21 +32,6 @@ from .worker import Worker, job_of
 
 Json = dict[str, Any]
 SHORT = {"energy": "energy_per_token_pj", "area": "area_mm2", "latency": "latency_s", "power": "power_w"}
-METRICS = (
-    "cycles",
-    "stall_cycles",
-    "latency_s",
-    "energy_pj",
-    "energy_per_token_pj",
-    "power_w",
-    "energy_delay_js",
-    "dram_bytes",
-    "speedup",
-    "density",
-    "area_mm2",
-    "accuracy",
-)
-MORE_IS_BETTER = ("speedup", "accuracy")
 # a worker that says nothing for this long is dead, and its trial failed
 HEARTBEAT_S, GRACE_S = 10, 60
 
@@ -81,10 +67,10 @@ class SearchSpec(SweepSpec):
     @field_validator("objectives")
     @classmethod
     def _known(cls, given: list[str]) -> list[str]:
-        names = [SHORT.get(name, name) for name in given]
+        names, known = [SHORT.get(name, name) for name in given], view("objective")
         for name in names:
-            if name not in METRICS:
-                raise ValueError(f"unknown objective '{name}'" + nearest(name, {*METRICS, *SHORT}))
+            if name not in known:
+                raise ValueError(f"unknown objective '{name}'" + nearest(name, {*known, *SHORT}))
         if len(set(names)) < len(names):
             raise ValueError("an objective is there twice")
         return names
@@ -170,7 +156,7 @@ class Objective:
     def _check(self) -> None:
         """Refuse what could not be judged, before anything is replayed."""
         for limit in self.limits:
-            limit.require(METRICS)
+            limit.require(view("objective"))
         judged = {*self.spec.objectives, *(name for limit in self.limits for name in limit.names)}
         for variants in self.plan.variants:
             arch = variants.arch
@@ -209,7 +195,12 @@ class Objective:
             trial.set_constraint(rule.text, 0.0 if self.plan.fulfils(point, rule) else 1.0)
         for limit in self.limits:
             trial.set_constraint(limit.text, 0.0 if limit.value(figures.__getitem__) else 1.0)
-        return [float(figures[name]) for name in self.spec.objectives]
+        values = {name: float(figures[name]) for name in self.spec.objectives}
+        if missing := [name for name, value in values.items() if value != value]:
+            reason = f"arch '{figures['arch']}' gives no {missing[0]}: it estimates energy alone"
+            trial.set_user_attr("reason", reason)
+            raise PointFailed(reason)
+        return list(values.values())
 
     def _figures(self, run: str, point: Point) -> Json:
         row: Json = points({"runs": {run: self.parts.runs[run]}}).iloc[0].to_dict()
@@ -315,7 +306,7 @@ def _study(optuna: Any, spec: SearchSpec, plan: Plan, url: str, helper: int) -> 
         study = optuna.create_study(
             study_name="search",
             storage=storage,
-            directions=["maximize" if name in MORE_IS_BETTER else "minimize" for name in spec.objectives],
+            directions=["maximize" if name in maximised() else "minimize" for name in spec.objectives],
             load_if_exists=True,
         )
     except ImportError as error:
@@ -352,10 +343,11 @@ def _found(study: Any, objective: Objective) -> Found:
     objective.parts.refresh()
     trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     best = {trial.number for trial in study.best_trials}
-    known = objective.parts.runs
+    known = {run: objective.parts.runs[run] for run in (trial.user_attrs["run"] for trial in trials)}
+    found = {str(row["run"]): row for row in points({"runs": known}).to_dict("records")}
     rows = []
     for trial in trials:
-        row = points({"runs": {trial.user_attrs["run"]: known[trial.user_attrs["run"]]}}).iloc[0].to_dict()
+        row = {str(name): value for name, value in found[trial.user_attrs["run"]].items()}
         row |= dict(zip(objective.spec.objectives, trial.values, strict=True))
         feasible = all(value <= 0 for value in trial.constraints.values())
         area = trial.user_attrs["area_mm2"]
@@ -376,7 +368,7 @@ def write_front(found: Found, folder: Path) -> list[Path]:
 
     x, y = found.objectives[:2]
     for ending in ("png", "pdf"):
-        ax = plots.pareto(found.table[found.table["feasible"]], x=x, y=y, maximise=MORE_IS_BETTER)
+        ax = plots.pareto(found.table[found.table["feasible"]], x=x, y=y)
         files.append(save(ax, folder / f"front.{ending}", keywords=sorted(set(found.table["run"]))))
     return files
 

@@ -17,10 +17,11 @@ import pandas as pd
 from hwmodels import Arch, EnergyTable
 
 from ..engine.replay import DEFAULT_TABLE, DELAY_S, Rows
-from ..engine.workload import label_of
 from ..errors import InputError
 from ..files import whole
-from ..results.result import ENERGY, Result
+from ..results.columns import derived
+from ..results.result import Result
+from ..results.runs import Ops, trace_labels
 from .grid import Plan, Point, make_plan
 from .parts import Parts, write_part
 from .pool import DEATHS, Feed, LocalPool
@@ -44,7 +45,7 @@ def sweep(
     archs: Sequence[Arch | str],
     *,
     table: str | EnergyTable | Sequence[str | EnergyTable] = DEFAULT_TABLE,
-    ops: Iterable[str] | None = None,
+    ops: Ops = None,
     weights: str | Sequence[str] = "recorded",
     fields: Mapping[str, Sequence[Any]] | None = None,
     constraints: Sequence[str] = (),
@@ -61,7 +62,7 @@ def sweep(
         What to cross; traces may be paths.
     table : str, EnergyTable or sequence
         Prices; several are one more axis.
-    ops : iterable of str, optional
+    ops : str or iterable of str, optional
         Only these ops.
     weights : str or sequence of str
         As in `simkit.replay`; several are one more axis.
@@ -275,10 +276,19 @@ def points(meta: Mapping[str, Any], order: Sequence[str] | None = None) -> pd.Da
     -------
     DataFrame
         run, trace, tuning, arch, variant, table, weights, a column for each swept field (plain numbers: Hz, byte,
-        byte/s ...), status, reason, the sums over all ops (cycles, energy_pj ...), density, speedup,
-        energy_per_token_pj, power_w, energy_delay_js, area_mm2, and what was measured of the tuning (accuracy ...).
+        byte/s ...), status, reason, the sums over all ops (cycles, energy_pj ...), area_mm2, what was measured of the
+        tuning (accuracy ...), and every column that `simkit.results.columns` derives. Traces of one name are told apart as in
+        `Result.labels`.
     """
-    rows = {run: _ok_row(run, facts) for run, facts in meta["runs"].items()}
+    runs = meta["runs"]
+    traces = {str(facts["trace"]["hash"]): facts["trace"] for facts in runs.values()}
+    tunings = dict(zip(traces, trace_labels(list(traces.values())), strict=True))
+    names = [str(trace["name"]) for trace in traces.values()]
+    names = dict(zip(traces, trace_labels(list(traces.values()), names), strict=True))
+    rows = {}
+    for run, facts in runs.items():
+        key = str(facts["trace"]["hash"])
+        rows[run] = _ok_row(run, facts, names[key], tunings[key])
     for facts in meta.get("failed", []):
         rows[facts["run"]] = {
             **{name: facts[name] for name in ("run", "trace", "arch", "table", "weights")},
@@ -287,15 +297,20 @@ def points(meta: Mapping[str, Any], order: Sequence[str] | None = None) -> pd.Da
             "reason": facts["reason"],
         }
     listed = [rows[run] for run in dict.fromkeys(order if order is not None else rows) if run in rows]
-    return pd.DataFrame(listed)
+    table = pd.DataFrame(listed)
+    if not any(row["status"] == "ok" for row in listed):
+        return table
+    # figures of failed points are missing; what was measured of a tuning does not stand in for what was replayed
+    return derived(table).drop(columns="tokens")
 
 
-def _ok_row(run: str, facts: Json) -> Json:
-    trace, point, totals = facts["trace"], facts.get("point", {}), facts["totals"]
-    row = {
+def _ok_row(run: str, facts: Json, trace: str, tuning: str) -> Json:
+    point = facts.get("point", {})
+    measured = facts["trace"].get("measurements", {})
+    return {
         "run": run,
-        "trace": trace["name"],
-        "tuning": label_of(trace, facts["weights"]),
+        "trace": trace,
+        "tuning": f"{tuning} (synthetic weights)" if facts["weights"].startswith("random") else tuning,
         "arch": point.get("arch", facts["arch"]["name"]),
         "variant": facts["arch"]["name"],
         "table": facts["table"]["name"],
@@ -303,17 +318,11 @@ def _ok_row(run: str, facts: Json) -> Json:
         **point.get("values", {}),
         "status": "ok",
         "reason": "",
-        **totals,
-        "density": totals["effectual_macs"] / totals["macs"] if totals["macs"] else float("nan"),
-        "speedup": totals["dense_latency_s"] / totals["latency_s"],
-        "power_w": totals["energy_pj"] * 1e-12 / totals["latency_s"],
-        "energy_delay_js": totals["energy_pj"] * 1e-12 * totals["latency_s"],
+        "tokens": facts["trace"]["tokens"],
         "area_mm2": point.get("area_mm2"),
+        **{name: value for name, value in measured.items() if isinstance(value, (int, float))},
+        **facts["totals"],
     }
-    for name in ENERGY:
-        row[name.replace("_pj", "_per_token_pj")] = totals[name] / trace["tokens"]
-    measured = trace.get("measurements", {})
-    return row | {name: value for name, value in measured.items() if isinstance(value, (int, float))}
 
 
 def write_points(table: pd.DataFrame, path: Path) -> Path:

@@ -84,7 +84,8 @@ class Worker:
     def _replay(self, rows: Rows, point: Point, units: bool, runs: Json) -> tuple[str, str]:
         try:
             arch = self.plan.arch(point)
-            found = add_run(rows, self._work(point), arch, self.plan.tables[point.table], self.threads, units)
+            base = self.plan.variants[point.arch].arch
+            found = add_run(rows, self._work(point), arch, self.plan.tables[point.table], self.threads, units, base)
         except MemoryError:
             return self.plan.run(point), "out of memory; use fewer processes, or only some ops"
         except Exception as error:

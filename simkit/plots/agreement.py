@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ._data import require
-from .style import axes, legend_above, mark, plain_log, points, styled
+from ..results.columns import require
+from .style import axes, legend_above, mark, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def predicted_measured(
         error = mean_error(part[predicted], part[measured])
         label = f"{name}: {error:.1%}" if name else f"mean error {error:.1%}"
         ax.plot(part[measured], part[predicted], linestyle="none", **mark(index),
-                markersize=size, alpha=0.4 if crowd else 0.85, markeredgewidth=0, label=label,
+                markersize=size, alpha=0.4 if crowd else 0.85, markeredgewidth=0, label=shown(label),
                 rasterized=crowd)  # fmt: skip
     ax.set_aspect("equal")
     plain_log(ax, "x")

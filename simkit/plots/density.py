@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.workload import label_of
 from ..errors import InputError
-from .style import DASHES, axes, legend_above, mark, plain_log, styled
+from ..results.runs import label_of, labels_of_traces
+from .style import AS_IS, DASHES, axes, legend_above, mark, plain_log, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def density_by_layer(traces: Trace | Sequence[Trace], ax: Axes | None = None, *,
         If a trace has no such site.
     """
     many = list(traces) if isinstance(traces, Sequence) else [traces]
-    lines = [(tuning_name(trace), sites_of(trace, op)) for trace in many]
+    lines = [(label, sites_of(trace, op)) for label, trace in zip(labels_of_traces(many), many, strict=True)]
     ax = axes(ax)
     for index, (label, sites) in enumerate(lines):
         ax.plot(
@@ -87,7 +87,7 @@ def density_by_layer(traces: Trace | Sequence[Trace], ax: Axes | None = None, *,
             [site.density() for site in sites],
             **mark(index),
             linestyle=DASHES[index % len(DASHES)],
-            label=label,
+            label=shown(label),
         )
     ax.set_xlabel("layer")
     ax.set_ylabel(f"density at the input of {op}")
@@ -140,7 +140,7 @@ def density_map(trace: Trace | Sequence[Trace], ax: Axes | None = None, *, op: s
     ax.set_xlabel(label)
     ax.set_ylabel("layer")
     ax.figure.colorbar(image, ax=ax, label="density", fraction=0.05, pad=0.03)
-    ax.set_title(f"{tuning_name(trace)}: input of {op}", loc="left")
+    ax.set_title(f"{tuning_name(trace)}: input of {op}", loc="left", **AS_IS)
     return ax
 
 

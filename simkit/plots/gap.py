@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..engine.gap import IID, TRACE, gap_table
-from .style import axes, legend_above, mark, name_ticks, plain_log, points, styled
+from .style import axes, legend_above, mark, name_ticks, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def synchronisation_gap(data: Any, ax: Axes | None = None, *, ops: Iterable[str]
                 color=colour if masks == TRACE else "none",
                 edgecolors=colour,
                 linewidths=0.08 * points(),
-                label=f"{tuning}, {masks}",
+                label=shown(f"{tuning}, {masks}"),
                 zorder=3,
             )
     for edge in range(1, len(designs)):

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..results.runs import labels_of_traces
 from .density import one_trace, sites_of, tuning_name
-from .style import DASHES, axes, legend_above, mark, plain_log, points, styled
+from .style import AS_IS, DASHES, axes, legend_above, mark, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,7 +133,7 @@ def tile_density(
     ax.set_xlabel("neurons in a tile")
     ax.set_ylabel("tokens in a tile")
     ax.figure.colorbar(image, ax=ax, label="tiles not empty", fraction=0.05, pad=0.03)
-    ax.set_title(f"{tuning_name(one)}: input of {op}", loc="left")
+    ax.set_title(f"{tuning_name(one)}: input of {op}", loc="left", **AS_IS)
     return ax
 
 
@@ -187,7 +188,7 @@ def coactivation(
     ax.set_xlabel("neuron, hottest first")
     ax.set_ylabel("neuron, hottest first")
     ax.figure.colorbar(image, ax=ax, label="correlation (φ)", fraction=0.05, pad=0.03)
-    ax.set_title(f"{tuning_name(one)}: input of {op}, layer {wanted}", loc="left")
+    ax.set_title(f"{tuning_name(one)}: input of {op}, layer {wanted}", loc="left", **AS_IS)
     return ax
 
 
@@ -394,7 +395,7 @@ def _by_layer(
 
 def _each(traces: Traces, op: str) -> list[tuple[str, list[Any]]]:
     many = list(traces) if isinstance(traces, Sequence) else [traces]
-    return [(tuning_name(trace), sites_of(trace, op)) for trace in many]
+    return [(shown(label), sites_of(trace, op)) for label, trace in zip(labels_of_traces(many), many, strict=True)]
 
 
 def _line(index: int, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..results.columns import COLUMNS, maximised
 from ..results.result import Result
+from ..results.runs import arch_of, labels_of_traces
 from .facts import layer_table
 
 if TYPE_CHECKING:
@@ -21,24 +23,19 @@ MAX_ROWS = 3000
 # positions of a density map are gathered into so many columns
 BINS = 48
 LABELS = {
-    "arch": "design",
-    "tuning": "tuning",
+    **{name: column.axis()[0] for name, column in COLUMNS.items()},
     "op": "op",
     "layer": "layer",
     "part": "part",
     "position": "token position",
-    "accuracy": "held-out accuracy",
     "density": "density of MACs",
-    "speedup": "speed-up over dense (×)",
-    "energy_per_token": "energy per token (nJ)",
-    "energy_low": "lowest by the table (nJ)",
-    "energy_high": "highest by the table (nJ)",
-    "power_w": "power (W)",
-    "cycles": "cycles",
-    "dense_cycles": "dense cycles",
-    "stall_cycles": "DRAM stall cycles",
-    "energy": "energy (µJ)",
-    "latency_ms": "latency (ms)",
+    "energy_per_token": COLUMNS["energy_per_token_pj"].axis()[0],
+    "energy_low": COLUMNS["energy_low_per_token_pj"].axis()[0],
+    "energy_high": COLUMNS["energy_high_per_token_pj"].axis()[0],
+    # counts as they are: a browser shortens its ticks
+    **{name: COLUMNS[name].title for name in ("cycles", "dense_cycles", "stall_cycles")},
+    "energy": COLUMNS["energy_pj"].axis()[0],
+    "latency_ms": COLUMNS["latency_s"].axis()[0],
     "share": "share of the time (%)",
     "intensity": "dense MACs per DRAM byte",
     "rate": "dense MACs per second",
@@ -72,8 +69,9 @@ def charts(result: Result, traces: Sequence[Trace]) -> list[dict[str, Any]]:
     measured = any("accuracy" in run["trace"].get("measurements", {}) for run in result.meta["runs"].values())
     figures = [(name, LABELS[name]) for name in ("energy_per_token", "speedup", "density", "cycles", "power_w")]
     accuracy = [("accuracy", LABELS["accuracy"])] if measured else []
-    archs = [(name, name) for name in sorted(dict.fromkeys(result.frame["arch"]), key=lambda a: _is_dense(result, a))]
-    ops = [(op, op) for op in sorted(set(result.ops["op"]), key=lambda op: (op != "down", op))]
+    table = result.ops
+    archs = [(name, name) for name in sorted(dict.fromkeys(table["arch"]), key=lambda arch: _is_dense(table, arch))]
+    ops = [(op, op) for op in sorted(set(table["op"]), key=lambda op: (op != "down", op))]
     metrics = [(name, LABELS[name]) for name in ("density", "speedup", "energy", "cycles", "stall_cycles")]
     found = [
         _chart(
@@ -102,7 +100,7 @@ def charts(result: Result, traces: Sequence[Trace]) -> list[dict[str, Any]]:
     ]  # fmt: skip
     if traces:
         sparsest = sorted(traces, key=lambda trace: sum(site.density() for site in trace.sites.values()))
-        names = [(name, name) for name in dict.fromkeys(_tuning(trace) for trace in sparsest)]
+        names = [(name, name) for name in labels_of_traces(sparsest)]
         hint = "Share of non-zeros at the input of the down-projections, averaged over the recorded sequences."
         found.append(_chart("map", "Density by layer and token position", hint, ("tuning", names)))
     return found
@@ -112,9 +110,9 @@ def _chart(kind: str, title: str, hint: str, *choices: Choice) -> dict[str, Any]
     return {"kind": kind, "title": title, "hint": hint, "choices": [c for c in choices if c[1]]}
 
 
-def _is_dense(result: Result, arch: str) -> bool:
-    """Whether a design gained nothing: those that did are offered first."""
-    rows = result.ops[result.ops["arch"] == arch]
+def _is_dense(ops: pd.DataFrame, arch: str) -> bool:
+    """Whether an arch gained nothing: those that did are offered first."""
+    rows = ops[ops["arch"] == arch]
     return bool((rows["cycles"] >= rows["dense_cycles"]).all())
 
 
@@ -134,6 +132,7 @@ def chart_data(result: Result, traces: Sequence[Trace]) -> dict[str, Any]:
     return {
         "labels": LABELS,
         "palette": PALETTE,
+        "more": maximised(),
         "roofs": roofs,
         "runs": _packed(pd.concat(runs), RUN_COLUMNS),
         "energy": _packed(pd.concat(energy), ("scope", "arch", "tuning", "part", "energy_per_token")),
@@ -145,9 +144,7 @@ def chart_data(result: Result, traces: Sequence[Trace]) -> dict[str, Any]:
 
 
 def _runs(result: Result, ops: str | None) -> pd.DataFrame:
-    from ..plots.tradeoff import with_measured
-
-    table = with_measured(result, result.summary(ops), ["accuracy"])
+    table = result.summary(ops, measured=True)
     names = {
         "energy_per_token": "energy_per_token_pj",
         "energy_low": "energy_low_per_token_pj",
@@ -166,7 +163,11 @@ def _energy(result: Result, ops: str | None) -> pd.DataFrame:
 def _time(result: Result, ops: str | None) -> pd.DataFrame:
     from ..plots.speedup import stall_shares
 
-    return _long(stall_shares(result, ops) * 100, "share")
+    try:
+        shares = stall_shares(result, ops)
+    except InputError:
+        return pd.DataFrame(columns=["arch", "tuning", "part", "share"])  # estimates of energy alone
+    return _long(shares * 100, "share")
 
 
 def _long(stack: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -177,16 +178,14 @@ def _long(stack: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def _rooflines(result: Result) -> tuple[dict[str, dict[str, float]], pd.DataFrame]:
     """Peak and bandwidth of each design that is known here, and its ops."""
-    from ..plots._data import arch_of
     from ..plots.roofline import op_points, peak_macs_per_s
 
     roofs = {}
-    for meta in result.meta["runs"].values():
-        name = str(meta["arch"]["name"])
+    for run, name in result.labels()["arch"].items():
         if name in roofs:
             continue
         try:
-            arch = arch_of(meta)
+            arch = arch_of(result.meta["runs"][run])
             peak = peak_macs_per_s(arch)
         except InputError:
             continue  # of another version, or one whose dense GEMM cannot be asked for
@@ -198,7 +197,7 @@ def _positions(traces: Sequence[Trace]) -> pd.DataFrame:
     from ..plots.density import position_densities
 
     rows = []
-    for trace in traces:
+    for trace, label in zip(traces, labels_of_traces(traces), strict=True):
         try:
             edges, levels, grid, _ = position_densities(trace, "down", BINS)
         except InputError:
@@ -206,14 +205,8 @@ def _positions(traces: Sequence[Trace]) -> pd.DataFrame:
         for row, level in enumerate(levels):
             for column, value in enumerate(grid[row]):
                 if np.isfinite(value):
-                    rows.append((_tuning(trace), level, int(edges[column]), float(value)))
+                    rows.append((label, level, int(edges[column]), float(value)))
     return pd.DataFrame(rows, columns=["tuning", "layer", "position", "nonzeros"])
-
-
-def _tuning(trace: Trace) -> str:
-    from ..plots.density import tuning_name
-
-    return tuning_name(trace)
 
 
 def _packed(table: pd.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

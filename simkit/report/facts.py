@@ -7,37 +7,30 @@ from typing import Any
 
 import pandas as pd
 
-from ..results.result import Result
+import hwmodels
 
-SUMMARY = (
-    "tuning",
-    "arch",
-    "accuracy",
-    "density",
-    "cycles",
-    "stall_cycles",
-    "speedup",
-    "energy_per_token_pj",
-    "power_w",
-)
+from ..results.columns import COLUMNS, derived
+from ..results.result import Result
+from ..results.runs import arch_of, trace_labels
+
 TRACES = {
     "name": "trace",
     "model": "model",
     "data": "data",
     "tuning": "tuning",
     "method": "method",
-    "accuracy": "accuracy",
+    "accuracy": COLUMNS["accuracy"].title,
     "accuracy_se": "± SE",
-    "density": "density",
+    "density": COLUMNS["density"].title,
     "tokens": "real tokens",
     "sequences": "sequences",
     "synthetic": "masks",
-    "train_seconds": "tuning time (s)",
-    "trainable_parameters": "trainable parameters",
+    "train_seconds": COLUMNS["train_seconds"].heading(),
+    "trainable_parameters": COLUMNS["trainable_parameters"].title,
     "hash": "hash",
 }
 ARCHS = {
-    "name": "design",
+    "name": COLUMNS["arch"].title,
     "title": "what it is",
     "clock": "clock (MHz)",
     "node": "node (nm)",
@@ -50,7 +43,7 @@ ARCHS = {
 }
 
 CHECKS = {
-    "name": "design",
+    "name": COLUMNS["arch"].title,
     "checks": "published figures",
     "exact": "exact",
     "within": "within band",
@@ -60,18 +53,24 @@ CHECKS = {
     "note": "note",
 }
 
+LAYERS = (
+    "tuning", "arch", "layer", "op", "m", "k", "n", "density", "cycles", "dense_cycles", "stall_cycles", "speedup",
+    "latency_ms", "energy_uj",
+)  # fmt: skip
+UNCHECKED = "no published or measured figure is held against this configuration"
 Table = tuple[pd.DataFrame, dict[str, str]]
 
 
 def trace_rows(result: Result) -> Table:
     """One row for each trace, and its headings."""
+    traces = {str(meta["trace"]["hash"]): meta["trace"] for meta in result.meta["runs"].values()}
+    names = trace_labels(list(traces.values()), [str(trace["name"]) for trace in traces.values()])
     rows = {}
-    for meta in result.meta["runs"].values():
-        trace = meta["trace"]
+    for name, trace in zip(names, traces.values(), strict=True):
         measured = trace.get("measurements", {})
         tuning = trace.get("tuning", {})
         rows[trace["hash"]] = {
-            "name": trace["name"],
+            "name": name,
             "model": _name(trace.get("model")),
             "data": _name(trace.get("data")),
             "tuning": tuning.get("name"),
@@ -104,21 +103,19 @@ def _plain(value: Any) -> Any:
 
 def arch_rows(result: Result) -> Table:
     """One row for each design: its main figures, and how many of its numbers are measured, published, assumed."""
-    from ..plots._data import arch_of
-
     rows = {}
-    for meta in result.meta["runs"].values():
-        own = meta["arch"]
-        if own["name"] in rows:
+    for run, label in result.labels()["arch"].items():
+        meta = result.meta["runs"][run]
+        if label in rows:
             continue
-        row: dict[str, Any] = {key: own[key] for key in ("name", "source", "hash")}
+        row: dict[str, Any] = {"name": label, **{key: meta["arch"][key] for key in ("source", "hash")}}
         try:
             arch = arch_of(meta)
-        except ValueError:  # of another version, or a file that is not here
-            rows[own["name"]] = row | {"title": "not known to this installation"}
+        except ValueError as error:  # of an earlier version
+            rows[label] = row | {"title": str(error)}
             continue
         counted = pd.Series(list(statuses(arch.model_dump()))).value_counts()
-        rows[own["name"]] = row | {
+        rows[label] = row | {
             "title": arch.title,
             "clock": arch.clock_hz / 1e6,
             "node": float(arch.node.value),
@@ -141,32 +138,37 @@ def validation_rows(result: Result) -> Table:
     """How the designs in a result fared against published figures, one row each, and the headings."""
     from .evidence import design_status
 
-    names = dict.fromkeys(str(meta["arch"]["name"]).partition("[")[0] for meta in result.meta["runs"].values())
-    rows = [{"name": name, **design_status(name)} for name in names]
-    return pd.DataFrame(rows), CHECKS
+    rows: dict[str, dict[str, Any]] = {}
+    for run, label in result.labels()["arch"].items():
+        kept = result.meta["runs"][run]["arch"]
+        name = _checked(kept)
+        key = label if name is None else name
+        note = "not the configuration that ships under this name" if kept["name"] in hwmodels.list_archs() else ""
+        own = {"checks": 0, "exact": 0, "within": 0, "off": 0, "worst": None, "measured": "", "note": note or UNCHECKED}
+        rows.setdefault(key, {"name": key, **(own if name is None else design_status(name))})
+    return pd.DataFrame(list(rows.values())), CHECKS
+
+
+def _checked(kept: dict[str, Any]) -> str | None:
+    """Name of the arch that ships here whose checks hold for the arch of a run, or for what it is a variant of."""
+    whole = str(kept["name"])
+    known = hwmodels.list_archs()
+    if whole in known:
+        return whole if "base" not in kept or hwmodels.load_arch(whole).hash == kept["hash"] else None
+    origin = whole.partition("[")[0]
+    if "base" not in kept:
+        return origin if origin in known else None
+    base = hwmodels.Arch.model_validate(kept["base"])
+    return origin if origin in known and hwmodels.load_arch(origin).hash == base.hash else None
 
 
 def layer_table(result: Result) -> pd.DataFrame:
-    """One row for each tuning, design, layer and op."""
+    """One row for each run, layer and op: tuning, arch, shape, and the figures of `simkit.results.columns`."""
+    tokens = {run: meta["trace"]["tokens"] for run, meta in result.meta["runs"].items()}
     ops = result.ops
-    return pd.DataFrame(
-        {
-            "tuning": ops["tuning"],
-            "arch": ops["arch"],
-            "layer": ops["layer"],
-            "op": ops["op"],
-            "m": ops["m"],
-            "k": ops["k"],
-            "n": ops["n"],
-            "density": ops["effectual_macs"] / ops["macs"],
-            "cycles": ops["cycles"],
-            "dense_cycles": ops["dense_cycles"],
-            "stall_cycles": ops["stall_cycles"],
-            "speedup": ops["dense_latency_s"] / ops["latency_s"],
-            "latency_ms": ops["latency_s"] * 1e3,
-            "energy_uj": ops["energy_pj"] / 1e6,
-        }
-    )
+    table = derived(ops.assign(tokens=ops["run"].map(tokens)))
+    table = table.assign(latency_ms=table["latency_s"] * 1e3, energy_uj=table["energy_pj"] / 1e6)
+    return table[list(LAYERS)]
 
 
 def run_facts(result: Result) -> list[tuple[str, str]]:

@@ -16,10 +16,11 @@ import pandas as pd
 from ..errors import InputError
 from ..files import whole
 from ..results.citations import cite
+from ..results.columns import view
 from ..results.result import Result
 from ..results.tables import table
 from .charts import MAX_ROWS, chart_data, charts, sparse_ops
-from .facts import SUMMARY, arch_rows, run_facts, trace_rows, validation_rows
+from .facts import arch_rows, run_facts, trace_rows, validation_rows
 
 if TYPE_CHECKING:
     from traces import Trace
@@ -87,9 +88,8 @@ def _template(name: str) -> str:
 
 
 def _lead(result: Result) -> str:
-    runs = result.meta["runs"].values()
-    names = list(dict.fromkeys(str(run["trace"]["name"]) for run in runs))
-    archs = list(dict.fromkeys(str(run["arch"]["name"]) for run in runs))
+    traces = {str(result.meta["runs"][run]["trace"]["hash"]): label for run, label in result.labels()["trace"].items()}
+    names, archs = list(traces.values()), list(dict.fromkeys(result.labels()["arch"]))
     return (
         f"{_count(len(names), 'trace')} ({', '.join(names)}) replayed mask by mask on "
         f"{_count(len(archs), 'design')} ({', '.join(archs)}). Speed-up is the latency of the design's own dense "
@@ -130,13 +130,6 @@ def _designs(result: Result) -> dict[str, Any]:
     return {"tables": tables, "texts": [text]}
 
 
-def with_accuracy(result: Result, table: pd.DataFrame) -> pd.DataFrame:
-    """Add the held-out accuracy that was measured for each run's tuning, with its standard error."""
-    from ..plots.tradeoff import with_measured
-
-    return with_measured(result, table, ["accuracy", "accuracy_se"])
-
-
 def table_of(
     frame: pd.DataFrame, columns: dict[str, str], caption: str = "", text: pd.DataFrame | None = None
 ) -> dict[str, Any]:
@@ -154,8 +147,8 @@ def table_of(
 
 def summary_table(result: Result, ops: str | None, caption: str) -> dict[str, Any]:
     """The runs as papers print them: digits by standard error, ranges in brackets."""
-    frame = with_accuracy(result, result.summary(ops))
-    names = [name for name in SUMMARY if name in frame and not frame[name].isna().all()]
+    frame = result.summary(ops, measured=True)
+    names = [name for name in view("report") if name in frame and not frame[name].isna().all()]
     made = table(frame, names)
     return table_of(frame, dict(zip(names, made.text.columns, strict=True)), caption, made.text)
 

@@ -53,19 +53,18 @@ def sources(result: Result) -> list[str]:
     """Every source behind a result's numbers, in order of first use, phrases included."""
     import hwmodels
 
-    from ..plots._data import arch_of
+    from .runs import arch_of
 
     found: list[str] = []
     for meta in result.meta["runs"].values():
         found.append(meta["arch"]["source"])
-        # an arch that is not known here any more still has its own source in the run
-        if meta["arch"]["name"].split("[", 1)[0] not in hwmodels.list_archs():
-            continue
         try:
             arch = arch_of(meta)
         except ValueError:
-            continue
+            continue  # of an earlier version: the source above is all that the run says
         found += _sources(arch.model_dump())
+        if meta["table"]["name"] not in hwmodels.list_tables():
+            continue  # the user's own table
         table = hwmodels.load_table(meta["table"]["name"])
         rows = dict.fromkeys(row for action in arch.actions.values() for row in action.rows)
         found += [table.row(row).energy.source for row in rows]

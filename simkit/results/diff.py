@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ..errors import InputError
+from .columns import view
+from .runs import Ops
 
 if TYPE_CHECKING:
     from .result import Result
 
-QUANTITIES = {
-    "cycles": "compute cycles",
-    "stall_cycles": "cycles waiting for DRAM",
-    "latency_s": "latency (s)",
-    "dense_latency_s": "dense latency (s)",
-    "speedup": "speed-up over its own dense",
-    "dram_bytes": "DRAM (byte)",
-    "energy_pj": "energy (pJ)",
-    "power_w": "power (W)",
-    "energy_delay_js": "energy-delay (J s)",
-}
 
-
-def diff(a: Result, b: Result, ops: str | Iterable[str] | None = None) -> pd.DataFrame:
+def diff(a: Result, b: Result, ops: Ops = None) -> pd.DataFrame:
     """Compare two results, run by run.
 
-    Runs of one trace on one arch are paired by name. Where no arch is in both, as after ``arch.with_(lanes=32)``, each
+    Runs are paired by the labels of their trace and arch (`Result.labels`). Where no arch is in both, as after ``arch.with_(lanes=32)``, each
     trace must be on one arch in each result, and those are paired; likewise traces.
 
     Parameters
@@ -42,26 +31,30 @@ def diff(a: Result, b: Result, ops: str | Iterable[str] | None = None) -> pd.Dat
     -------
     pandas.DataFrame
         One row for each pair and quantity: trace, arch (``x -> y`` where they differ), quantity, a, b, ratio = b / a;
-        stalls as ``stall: <cause>``, in unit-cycles and over all ops.
+        the quantities are those columns of a summary that `simkit.results.columns` compares, and stalls as ``stall: <cause>``,
+        in unit-cycles and over all ops. ``attrs["unpaired"]`` lists the runs that are in one result alone.
 
     Raises
     ------
     InputError
-        If the runs cannot be paired.
+        If the runs cannot be paired, or a result lacks one of the ops.
     """
-    chosen = [ops] if isinstance(ops, str) else None if ops is None else list(ops)
-    left, right = ({_key(row): row for row in _rows(result, chosen)} for result in (a, b))
+    left, right = ({_key(row): row for row in _rows(result, ops)} for result in (a, b))
+    pairs = _pairs(list(left), list(right))
     rows = []
-    for mine, theirs in _pairs(list(left), list(right)):
+    for mine, theirs in pairs:
         names = dict(zip(("trace", "arch"), map(_arrow, mine, theirs), strict=True))
         before, after = left[mine], right[theirs]
-        for quantity in [*QUANTITIES, *sorted({q for q in {**before, **after} if q.startswith("stall: ")})]:
+        for quantity in [*view("diff"), *sorted({q for q in {**before, **after} if q.startswith("stall: ")})]:
             x, y = before.get(quantity, 0), after.get(quantity, 0)
             rows.append({**names, "quantity": quantity, "a": x, "b": y, "ratio": y / x if x else None})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    paired = {key for pair in pairs for key in pair}
+    table.attrs["unpaired"] = [" on ".join(key) for key in dict.fromkeys([*left, *right]) if key not in paired]
+    return table
 
 
-def _rows(result: Result, ops: list[str] | None) -> list[dict[str, Any]]:
+def _rows(result: Result, ops: Ops) -> list[dict[str, Any]]:
     rows = [{str(name): value for name, value in row.items()} for row in result.summary(ops).to_dict("records")]
     for row in rows if ops is None else []:
         stalls = result.meta["runs"][row["run"]].get("stalls") or {}

@@ -99,6 +99,11 @@ def labels_of_traces(traces: Sequence[Trace]) -> list[str]:
     return trace_labels([trace_facts(trace) for trace in traces])
 
 
+def labels_of_archs(archs: Sequence[Arch]) -> list[str]:
+    """Label archs by name; those of one name by the fields that differ, or by hash."""
+    return _arch_labels([arch.name for arch in archs], [arch_facts(arch) for arch in archs])
+
+
 def trace_facts(trace: Trace) -> Json:
     """What a result keeps of a trace: name, place, hash, real tokens, and all that was recorded with it."""
     # the folders nearest to it tell traces of one name apart; more would carry a user's folders into shared results
@@ -287,7 +292,7 @@ def arch_facts(arch: Arch, base: Arch | None = None) -> Json:
         The arch that it is a variant of; found by name where it ships. Runs of one sweep share their base in storage,
         and each keeps the fields that differ.
     """
-    if base is None and arch.variant_of in hwmodels.list_archs():
+    if base is None and arch.variant_of and arch.variant_of in hwmodels.list_archs():
         base = hwmodels.load_arch(arch.variant_of)
     whole = _fields(base or arch)
     changes = list(_changes(whole, arch.model_dump(mode="json"))) if base is not None else []

@@ -98,7 +98,7 @@ function bars(rows, width, column, {parts = null, ends = [], labelled = false, c
 }
 
 // What no other row beats in x and y at once, as steps.
-const more = ["speedup", "accuracy"];
+const more = data.more;
 function front(rows, x, y) {
   const sign = column => more.includes(column) ? -1 : 1;
   const sorted = [...rows].sort((a, b) => sign(x) * (a[x] - b[x]) || sign(y) * (a[y] - b[y]));
