@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from hwmodels import Arch, Compute, Mask, Op, PackedMask
 from hwmodels.counting.groups import group_starts
-from hwmodels.errors import nearest
 from hwmodels.kernel import Kernel
 from hwmodels.mask import load
 from hwmodels.memory import Tiles, movement
@@ -28,6 +27,7 @@ from hwmodels.registry import kernel_of, params_of, seen_by
 
 from ..errors import InputError
 from ..files import whole
+from ..results.runs import op_list
 from .workload import build_ops
 
 if TYPE_CHECKING:
@@ -113,10 +113,8 @@ def draw(op: Op, arch: Arch) -> dict[str, Any]:
 
 
 def _find(trace: Trace, name: str | None, layer: int, weights: str) -> Op:
-    ops = list(build_ops(trace, None if name is None else [name], weights))
-    if not ops:
-        known = {spec.op for spec in trace.ops() if spec.kind == "gemm"}
-        raise InputError(f"trace '{trace.name}' has no op '{name}'" + nearest(str(name), known))
+    known = {spec.op for spec in trace.ops() if spec.kind == "gemm"}
+    ops = list(build_ops(trace, op_list(name, known, f"trace '{trace.name}'"), weights))
     here = [op for op in ops if op.layer == layer]
     if not here:
         layers = sorted({op.layer for op in ops if op.layer >= 0})

@@ -89,7 +89,7 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
 
 
 def op_points(result: Result, ops: Ops = None) -> pd.DataFrame:
-    """One row for each run and op, with the labels of the run: dense MACs per DRAM byte (``intensity``) and per second (``rate``)."""
+    """One row for each run and op: dense MACs per DRAM byte (``intensity``) and per second (``rate``)."""
     table = result.op_table(ops)
     table = table.assign(op=table["op"].map(_merged_names(table)))
     sums = (

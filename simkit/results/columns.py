@@ -1,8 +1,8 @@
 """Columns of a Result and of its tables, each defined once: title, unit, derivation, and where it is shown.
 
 A new figure of a run is one entry of `COLUMNS`. With `derive` it is computed in `Result.summary`, in a sweep's table of
-points and in a report's table of layers; tables, axes, printed tables, `simkit diff` and `simkit search` read its title,
-unit and views from here.
+points and in a report's table of layers; tables, axes, printed tables, `simkit diff` and `simkit search` read its
+title, unit and views from here.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def diff(a: Result, b: Result, ops: Ops = None) -> pd.DataFrame:
     """Compare two results, run by run.
 
-    Runs are paired by the labels of their trace and arch (`Result.labels`). Where no arch is in both, as after ``arch.with_(lanes=32)``, each
-    trace must be on one arch in each result, and those are paired; likewise traces.
+    Runs are paired by the labels of their trace and arch (`Result.labels`). Where no arch is in both, as after
+    ``arch.with_(lanes=32)``, each trace must be on one arch in each result, and those are paired; likewise traces.
 
     Parameters
     ----------

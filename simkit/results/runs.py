@@ -190,20 +190,17 @@ def _once(labels: list[str], archs: list[str], runs: list[str], metas: list[Json
 def _settings(metas: Sequence[Json]) -> list[list[str]]:
     """What differs in how the runs of one result were made, said of each run."""
     tables = [meta.get("table", {}) for meta in metas]
+    hashes = [[str(one.get("hash", ""))[:HASH_DIGITS]] for one in tables]
     kept = [
-        tell_apart([str(one.get("name", "")) for one in tables], [[str(one.get("hash", ""))[:HASH_DIGITS]] for one in tables]),
-        [_weights(str(meta.get("weights", "recorded"))) for meta in metas],
+        tell_apart([str(one.get("name", "")) for one in tables], hashes),
+        [f"weights {meta.get('weights', 'recorded')}" for meta in metas],
         [_launch(meta) for meta in metas],
         ["all ops" if meta.get("ops") is None else "ops " + ", ".join(meta["ops"]) for meta in metas],
-    ]  # fmt: skip
+    ]
     differing = [column for column in kept if len(set(column)) > 1]
     return (
         [[text for text in row if text] for row in zip(*differing, strict=True)] if differing else [[] for _ in metas]
     )
-
-
-def _weights(word: str) -> str:
-    return f"weights {word}"
 
 
 def _launch(meta: Json) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from drawn_traces import drawn_traces
 
 from simkit.engine import gap
 from simkit.engine.replay import load_trace
@@ -49,7 +50,7 @@ def test_figure_shows_every_row(table: pd.DataFrame) -> None:
     ax = synchronisation_gap(table)
     shown = sum(len(points.get_offsets()) for points in ax.collections)
     assert shown == len(table)
-    assert [label.get_text().replace("\n", "_") for label in ax.get_xticklabels()] == [
+    assert [label.get_text().replace("\n", "") for label in ax.get_xticklabels()] == [
         "tile_barrier_32x32",
         "statistical_32x32",
         "sparten",
@@ -60,5 +61,7 @@ def test_figure_shows_every_row(table: pd.DataFrame) -> None:
 
 
 def test_an_op_without_masks_is_named(plain_trace_path: Path) -> None:
-    with pytest.raises(InputError, match="no recorded input mask of nothing"):
+    with pytest.raises(InputError, match="trace 'plain' has no op 'nothing'; known: down"):
         gap.gap_table(load_trace(plain_trace_path), ops="nothing")
+    with pytest.raises(InputError, match="no recorded input mask of up"):
+        gap.gap_table(drawn_traces()[0], ops="up")

@@ -159,7 +159,7 @@ def test_shared_facts_are_stored_once(plain_trace_path: Path, tmp_path: Path) ->
     result = sk.sweep([plain_trace_path], ["cnvlutin"], fields=GRID, out=tmp_path / "parts", progress=False)
     stored = result.save(tmp_path / "all.parquet")
     raw = json.loads(pq.read_metadata(stored).metadata[b"zeroskip"])
-    assert len(raw["shared"]) == 2
+    assert len(raw["shared"]) == 3  # trace, arch, environment
     assert all(set(run["shared"]) == {"trace", "environment"} for run in raw["runs"].values())
     assert load_result(stored).meta == load_meta(stored) == json.loads(json.dumps(result.meta))
 

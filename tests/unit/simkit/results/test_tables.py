@@ -51,7 +51,7 @@ def test_table_of_a_result() -> None:
     text = sk.table(plain_result()).text
     assert list(text.columns) == [
         "tuning",
-        "design",
+        "arch",
         "accuracy",
         "density",
         "cycles (10⁶)",
@@ -59,7 +59,7 @@ def test_table_of_a_result() -> None:
         "energy (nJ/token)",
         "power (W)",
     ]
-    row = text[(text["tuning"] == "relu") & (text["design"] == "cnvlutin")].iloc[0]
+    row = text[(text["tuning"] == "relu") & (text["arch"] == "cnvlutin")].iloc[0]
     assert row["accuracy"] == "0.800 ± 0.010"
     assert row["speed-up (×)"] == "5.00"
     assert row["energy (nJ/token)"] == "5.00 (2.50–10.00)"
