@@ -20,7 +20,7 @@ import simkit as sk
 import traces
 from simkit.engine import gap
 from simkit.errors import InputError
-from simkit.explore.methods import aggregate, flat
+from simkit.explore.methods import PER_ARCH, aggregate, flat
 from simkit.explore.sweep import points
 from simkit.plots.energy import per_token
 from simkit.plots.speedup import stall_shares
@@ -205,9 +205,9 @@ def test_tables_of_points_and_report_tell_traces_apart(twins, result, tmp_path: 
 
 
 def test_a_comparison_with_twins_is_refused() -> None:
-    seed = {"tuning": "a", "method": "m", "model": "x", "data": "d", "seed": 0, "train_samples": 1, "accuracy": 0.5,
-            "accuracy_se": 0.1, "density": 0.5, "trainable_parameters": 1, "train_seconds": 1.0, "perplexity": np.nan,
-            "arch": "eie", "speedup": 1.0, "speedup_down": 1.0, "energy_per_token_pj": 1.0, "energy_ratio": 1.0}  # fmt: skip
+    words = {"tuning": "a", "method": "m", "model": "x", "data": "d", "arch": "eie"}
+    numbers = ("accuracy", "accuracy_se", "density", "trainable_parameters", "train_seconds", "train_samples", "seed")
+    seed = words | dict.fromkeys((*numbers, *PER_ARCH), 1.0) | {"perplexity": np.nan}
     once = flat(aggregate(pd.DataFrame([seed])))
     twice = pd.concat([once, once], ignore_index=True)
     assert len(methods_table(once).text) == 1
