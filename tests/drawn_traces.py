@@ -46,7 +46,6 @@ class DrawnTrace:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         self.hash = f"{self.name}-{self.seed}"
-        self.path = f"{self.name}.zarr"
         self.n_tokens = TOKENS
         self.sites = {
             f"layers.{layer}.down": DrawnSite(

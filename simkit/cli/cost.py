@@ -42,6 +42,7 @@ def cost(
     """Estimate time, energy and memory of a training step."""
     import simkit as sk
     from simkit.results.result import concat
+    from simkit.results.runs import tell_apart
 
     costs = [
         sk.tuning_cost(
@@ -60,10 +61,11 @@ def cost(
     if out is not None:
         concat(found.result for found in costs).save(out)
     rows = []
-    for found in costs:
-        memory = {f"{name}_bytes": size for name, size in found.memory.items()}
-        macs = {f"{name}_macs": count for name, count in found.macs.items()}
-        facts = {"tuning": found.step.name.removesuffix("-step"), **found.step.attrs["step"]}
+    names = tell_apart([one.step.name.removesuffix("-step") for one in costs], [[one.step.hash[:6]] for one in costs])
+    for name, found in zip(names, costs, strict=True):
+        memory = {f"{part}_bytes": size for part, size in found.memory.items()}
+        macs = {f"{part}_macs": count for part, count in found.macs.items()}
+        facts = {"tuning": name, **found.step.attrs["step"]}
         trained = {"trainable_parameters": found.step.attrs["trainable_parameters"]}
         rows += [facts | trained | row | macs | memory for row in found.rows()]
     if as_json:

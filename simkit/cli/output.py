@@ -26,17 +26,17 @@ def plain(value: Any) -> Any:
 def emit_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], title: str = "") -> None:
     """Print rows as a table; `columns` maps a key to its heading."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, header_style="bold", title_justify="left")
+    table = Table(title=Text(title) if title else None, header_style="bold", title_justify="left")
     listed = [[_text(row.get(key)) for key in columns] for row in rows]
     for index, heading in enumerate(columns.values()):
         numeric = all(_is_number(line[index]) for line in listed) and bool(listed)
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(heading), justify="right" if numeric else "left", overflow="fold")
     for line in listed:
-        # an arch's name may hold brackets, which are markup to rich
-        table.add_row(*map(escape, line))
+        # brackets and colons in a name are markup and emojis to rich, but not in a Text
+        table.add_row(*map(Text, line))
     console = Console()
     # a pipe has no width; a table must not be folded to 80 columns there
     if not console.is_terminal:

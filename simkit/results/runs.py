@@ -107,7 +107,8 @@ def labels_of_archs(archs: Sequence[Arch]) -> list[str]:
 def trace_facts(trace: Trace) -> Json:
     """What a result keeps of a trace: name, place, hash, real tokens, and all that was recorded with it."""
     # the folders nearest to it tell traces of one name apart; more would carry a user's folders into shared results
-    place = "/".join(PurePosixPath(str(trace.path).rpartition("@")[2]).parts[-PATH_PARTS:])
+    path = str(getattr(trace, "path", "")).rpartition("@")[2]  # a training step lies nowhere
+    place = "/".join(PurePosixPath(path).parts[-PATH_PARTS:])
     return {"name": trace.name, "path": place, "hash": trace.hash, "tokens": trace.n_tokens, **trace.attrs}
 
 

@@ -69,7 +69,10 @@ def validate(result: Result, measurements: str | os.PathLike[str] | pd.DataFrame
     ops = result.ops[result.ops["kind"] == "gemm"].copy()
     ops["density"] = ops["effectual_macs"] / ops["macs"]
     ops["predicted_s"] = ops["latency_s"] / (np.ceil(ops["m"] / ops["batch"]) * ops["repeat"])
-    ops["device"] = ops["arch"].str.split("[").str[0]
+    # the arch's own name, since its label may say what differs from another
+    ops["device"] = ops["run"].map(
+        {run: meta["arch"]["name"].split("[")[0] for run, meta in result.meta["runs"].items()}
+    )
     measured = table.rename(columns={"m": "batch", "density": "measured_density", "seconds": "measured_s"})
     keep = ["device", "batch", "k", "n", "measured_density", "measured_s"]
     joined = ops.merge(measured[keep], on=["device", "batch", "k", "n"])
