@@ -151,6 +151,7 @@ def search(
     """Look for the Pareto front of a design space with Optuna. Run again, it goes on where it was."""
     from simkit.explore.search import SearchSpec, run_search, write_front
     from simkit.explore.spec import load_spec
+    from simkit.results.columns import printable
 
     loaded = load_spec(spec, SearchSpec)
     folder = out or Path("out") / spec.stem
@@ -171,8 +172,9 @@ def search(
     if as_json:
         emit_json(front.to_dict("records"))
         return
-    columns = {name: name for name in ["number", "arch", "trace", *found.fields, *found.objectives]}
-    emit_table(front.to_dict("records"), columns, title=f"Pareto front of {len(found.table):,} trials")
+    rows, headings = printable(front, found.objectives)
+    columns = {name: name for name in ["number", "arch", "trace", *found.fields]} | headings
+    emit_table(rows, columns, title=f"Pareto front of {len(found.table):,} trials")
     typer.echo("; ".join(str(path) for path in files))
 
 

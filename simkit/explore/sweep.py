@@ -282,9 +282,9 @@ def points(meta: Mapping[str, Any], order: Sequence[str] | None = None) -> pd.Da
     """
     runs = meta["runs"]
     traces = {str(facts["trace"]["hash"]): facts["trace"] for facts in runs.values()}
-    tunings = dict(zip(traces, trace_labels(list(traces.values())), strict=True))
-    names = [str(trace["name"]) for trace in traces.values()]
-    names = dict(zip(traces, trace_labels(list(traces.values()), names), strict=True))
+    held = list(traces.values())
+    tunings = dict(zip(traces, trace_labels(held), strict=True))
+    names = dict(zip(traces, trace_labels(held, [str(trace["name"]) for trace in held]), strict=True))
     rows = {}
     for run, facts in runs.items():
         key = str(facts["trace"]["hash"])

@@ -13,8 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from hwmodels.errors import nearest
-
 from ..errors import InputError
 
 Derivation = Callable[[pd.DataFrame], pd.Series]
@@ -109,7 +107,12 @@ def _energy_delay(table: pd.DataFrame) -> pd.Series:
 
 _ENERGIES = (("pJ", 1.0), ("nJ", 1e-3), ("µJ", 1e-6), ("mJ", 1e-9), ("J", 1e-12))
 _ALL = ("table", "report", "print")
-_PER_TOKEN = {"unit": "nJ", "scale": 1e-3, "per": "token", "units": _ENERGIES}
+
+
+def _per_token(title: str, energy: str, low: str = "", high: str = "", views: tuple[str, ...] = ()) -> Column:
+    derive = ratio(energy, "tokens")
+    return Column(title, "nJ", 1e-3, per="token", units=_ENERGIES, low=low, high=high, derive=derive, views=views)
+
 
 COLUMNS: dict[str, Column] = {
     "trace": Column("trace", views=("print", "points")),
@@ -153,19 +156,14 @@ COLUMNS: dict[str, Column] = {
         units=_ENERGIES,
         views=("diff", "objective"),
     ),
-    "energy_low_per_token_pj": Column(
-        "lowest energy by the table", derive=ratio("energy_low_pj", "tokens"), **_PER_TOKEN
-    ),
-    "energy_high_per_token_pj": Column(
-        "highest energy by the table", derive=ratio("energy_high_pj", "tokens"), **_PER_TOKEN
-    ),
-    "energy_per_token_pj": Column(
+    "energy_low_per_token_pj": _per_token("lowest energy by the table", "energy_low_pj"),
+    "energy_high_per_token_pj": _per_token("highest energy by the table", "energy_high_pj"),
+    "energy_per_token_pj": _per_token(
         "energy",
+        "energy_pj",
         low="energy_low_per_token_pj",
         high="energy_high_per_token_pj",
-        derive=ratio("energy_pj", "tokens"),
         views=(*_ALL, "points", "objective"),
-        **_PER_TOKEN,
     ),
     "power_w": Column("power", "W", derive=_watts, views=(*_ALL, "points", "diff", "objective")),
     "energy_delay_js": Column(
@@ -210,6 +208,8 @@ def require(frame: pd.DataFrame, names: Iterable[str], what: str) -> None:
     """
     for name in names:
         if name not in frame:
+            from hwmodels.errors import nearest
+
             raise InputError(f"{what} has no column '{name}'" + nearest(str(name), map(str, frame.columns)))
 
 

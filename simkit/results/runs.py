@@ -8,16 +8,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from pydantic import ValidationError
-
-import hwmodels
-from hwmodels import Arch
-from hwmodels.arch import diff, with_unit
-from hwmodels.errors import nearest
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from hwmodels import Arch
     from traces import Trace
 
 Json = dict[str, Any]
@@ -61,6 +56,8 @@ def op_list(ops: Ops, known: Iterable[str], owner: str) -> list[str] | None:
     there = set(known)
     for name in wanted:
         if name not in there:
+            from hwmodels.errors import nearest
+
             raise InputError(f"{owner} has no op '{name}'" + nearest(str(name), there))
     return wanted
 
@@ -173,18 +170,16 @@ def run_labels(names: pd.DataFrame, runs: Mapping[str, Any]) -> pd.DataFrame:
 
 def _once(labels: list[str], archs: list[str], runs: list[str], metas: list[Json]) -> list[str]:
     """Add the version of the models or the run's key where two runs still have one label on one arch."""
-    facts = []
-    for run, meta in zip(runs, metas, strict=True):
-        kernels = str(meta.get("kernels", ""))[:HASH_DIGITS]
-        facts.append((f"models {kernels}" if kernels else "", f"run {run}"))
     alike: dict[tuple[str, str], list[int]] = {}
     for index, key in enumerate(zip(archs, labels, strict=True)):
         alike.setdefault(key, []).append(index)
     apart = list(labels)
     for members in alike.values():
-        found = tell_apart([labels[index] for index in members], [facts[index] for index in members])
-        for index, label in zip(members, found, strict=True):
-            apart[index] = label
+        if len(members) > 1:
+            kernels = [str(metas[index].get("kernels", ""))[:HASH_DIGITS] for index in members]
+            facts = [(f"models {own}", f"run {runs[index]}") for own, index in zip(kernels, members, strict=True)]
+            for index, label in zip(members, tell_apart([labels[index] for index in members], facts), strict=True):
+                apart[index] = label
     return apart
 
 
@@ -256,6 +251,8 @@ def _differing(archs: list[Json]) -> list[str]:
     """Say the fields in which archs differ, where they are known and few."""
     if not all("base" in one for one in archs):
         return [""] * len(archs)
+    from hwmodels.arch import diff
+
     first, *others = [arch_of({"arch": one}) for one in archs]
     found = [diff(first, one) for one in others]
     of_first = {field: values[0] for one in found for field, values in one.items()}
@@ -266,6 +263,8 @@ def _differing(archs: list[Json]) -> list[str]:
 
 
 def _setting(field: str, value: Any) -> str:
+    from hwmodels.arch import with_unit
+
     name = field.removeprefix("params.")
     return f"{name}={with_unit(name, value)}"
 
@@ -290,6 +289,8 @@ def arch_facts(arch: Arch, base: Arch | None = None) -> Json:
         The arch that it is a variant of; found by name where it ships. Runs of one sweep share their base in storage,
         and each keeps the fields that differ.
     """
+    import hwmodels
+
     if base is None and arch.variant_of and arch.variant_of in hwmodels.list_archs():
         base = hwmodels.load_arch(arch.variant_of)
     whole = _fields(base or arch)
@@ -308,6 +309,10 @@ def arch_of(meta: Mapping[str, Any]) -> Arch:
     InputError
         If the result does not hold the arch, or this version cannot read it.
     """
+    from pydantic import ValidationError
+
+    import hwmodels
+
     kept = meta["arch"]
     name, key = str(kept["name"]), str(kept["hash"])
     if key in _ARCHS and _ARCHS[key].name == name:
@@ -317,7 +322,7 @@ def arch_of(meta: Mapping[str, Any]) -> Arch:
         for path, value in kept["changes"]:
             fields = _put(fields, path, value)
         try:
-            found = Arch.model_validate(fields)
+            found = hwmodels.Arch.model_validate(fields)
         except ValidationError as error:
             reason = str(error.errors()[0]["msg"])
             raise InputError(f"arch '{name}' of this result is not readable here ({reason}); replay again") from None

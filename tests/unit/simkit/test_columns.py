@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,12 @@ from simkit.results import columns
 from simkit.results.columns import COLUMNS, Column
 from simkit.results.result import Result
 
+LIGHT = """
+import sys
+import simkit.results.result
+late = ("simkit.plots", "simkit.results.tables", "hwmodels", "matplotlib", "traces", "torch")
+print([name for name in late if name in sys.modules])
+"""
 VIEWS = ("table", "report", "print", "points", "diff", "objective")
 
 
@@ -158,3 +166,8 @@ def test_commands_name_a_mistyped_op(plain_trace_path: Path, tmp_path: Path) -> 
 def test_traces_without_the_op_have_no_density(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="trace 'a' has no site of op 'dwn'; did you mean 'down'"):
         sk.plots.density_by_layer([DrawnTrace("a", 0.5, 0.8)], op="dwn")
+
+
+def test_reading_a_result_imports_neither_figures_nor_models() -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

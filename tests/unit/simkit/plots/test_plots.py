@@ -204,14 +204,6 @@ def test_roofline_refuses_an_arch_that_changed(result) -> None:
         sk.plots.roofline(sk.Result(result.frame, {"runs": runs}))
 
 
-def test_arch_of_a_run_has_its_overrides() -> None:
-    from simkit.plots._data import arch_of
-
-    changed = sk.arch("cnvlutin", lanes=32, memory__bandwidth="10 GB/s")
-    found = arch_of({"arch": {"name": changed.name, "hash": changed.hash}})
-    assert found == changed
-
-
 def test_front_keeps_what_nothing_beats() -> None:
     table = pd.DataFrame({"cost": [1.0, 2.0, 3.0, 3.0, 0.5], "gain": [5.0, 4.0, 9.0, 9.0, 1.0]})
     assert front(table, "cost", "gain", ["gain"]).tolist() == [True, False, True, True, True]
