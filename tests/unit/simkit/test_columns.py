@@ -30,7 +30,7 @@ from simkit.results.result import Result
 LIGHT = """
 import sys
 import simkit.results.result
-late = ("simkit.plots", "simkit.results.tables", "hwmodels", "matplotlib", "traces", "torch")
+late = ("simkit.plots", "simkit.results.tables", "hwmodels", "matplotlib", "torch")
 print([name for name in late if name in sys.modules])
 """
 VIEWS = ("table", "report", "print", "points", "diff", "objective")
