@@ -106,6 +106,7 @@ def _energy_delay(table: pd.DataFrame) -> pd.Series:
 
 
 _ENERGIES = (("pJ", 1.0), ("nJ", 1e-3), ("µJ", 1e-6), ("mJ", 1e-9), ("J", 1e-12))
+_CYCLES = (("", 1.0), ("10⁶", 1e-6))
 _ALL = ("table", "report", "print")
 
 
@@ -116,7 +117,7 @@ def _per_token(title: str, energy: str, low: str = "", high: str = "", views: tu
 
 COLUMNS: dict[str, Column] = {
     "trace": Column("trace", views=("print", "points")),
-    "tuning": Column("tuning", views=_ALL),
+    "tuning": Column("tuning", views=("table", "report")),
     "arch": Column("arch", views=(*_ALL, "points")),
     "accuracy": Column(
         "accuracy",
@@ -131,9 +132,15 @@ COLUMNS: dict[str, Column] = {
     ),
     "macs": Column("MACs", "10⁹", 1e-9),
     "effectual_macs": Column("effectual MACs", "10⁹", 1e-9),
-    "cycles": Column("cycles", "10⁶", 1e-6, 4, views=(*_ALL, "points", "diff", "objective")),
-    "dense_cycles": Column("dense cycles", "10⁶", 1e-6, 4, views=("print",)),
-    "stall_cycles": Column("DRAM stalls", "10⁶ cycles", 1e-6, views=("report", "print", "points", "diff", "objective")),
+    "cycles": Column("cycles", "10⁶", 1e-6, 4, units=_CYCLES, views=(*_ALL, "points", "diff", "objective")),
+    "dense_cycles": Column("dense cycles", "10⁶", 1e-6, 4, units=_CYCLES, views=("print",)),
+    "stall_cycles": Column(
+        "DRAM stalls",
+        "10⁶ cycles",
+        1e-6,
+        units=(("cycles", 1.0), ("10⁶ cycles", 1e-6)),
+        views=("report", "print", "points", "diff", "objective"),
+    ),
     "compute_speedup": Column("speed-up in cycles", "×", derive=ratio("dense_cycles", "cycles"), more_is_better=True),
     "speedup": Column(
         "speed-up",

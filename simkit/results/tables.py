@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from .columns import COLUMNS, Column, column_of, refuse_twins, require, view
@@ -141,6 +142,9 @@ def _cells(frame: pd.DataFrame, name: str, column: Column) -> list[str]:
         value = frame[name].iloc[index]
         if isinstance(value, str) or (not isinstance(value, int | float) and not hasattr(value, "item")):
             cells.append(str(value))
+            continue
+        if scale == 1.0 and isinstance(value, int | np.integer):
+            cells.append(f"{value:,}")  # a count, exact
             continue
         extra = [
             float(frame[other].iloc[index]) * scale if other in frame else math.nan

@@ -99,6 +99,12 @@ def test_energies_have_one_unit_by_magnitude(largest: float, wanted: str) -> Non
     assert columns.printable(frame, ["energy_per_token_pj"])[1] == {"energy_per_token_pj": f"energy ({wanted}/token)"}
 
 
+def test_few_cycles_are_not_millions() -> None:
+    for values, heading, cell in (([979, 10], "cycles", "979"), ([979_000_000, 10], "cycles (10⁶)", "979.0")):
+        text = sk.table(pd.DataFrame({"cycles": values}), ["cycles"]).text
+        assert text[heading].iloc[0] == cell
+
+
 def test_layers_of_a_report_have_the_same_figures() -> None:
     result = plain_result()
     layers, summary = layer_table(result), result.summary()
