@@ -277,7 +277,8 @@ def points(meta: Mapping[str, Any], order: Sequence[str] | None = None) -> pd.Da
     DataFrame
         run, trace, tuning, arch, variant, table, weights, a column for each swept field (plain numbers: Hz, byte,
         byte/s ...), status, reason, the sums over all ops (cycles, energy_pj ...), area_mm2, what was measured of the
-        tuning (accuracy ...), and every column that `simkit.results.columns` derives. Traces of one name are told apart as in
+        tuning (accuracy ...), and every column that `simkit.results.columns` derives. Traces of one name are told
+        apart as in
         `Result.labels`.
     """
     runs = meta["runs"]

@@ -42,7 +42,8 @@ class Column:
         Units and their factors from small to large; the largest in which a value reaches 1 is taken. `unit` and `scale`
         hold where there are no values to choose by.
     derive : callable, optional
-        ``DataFrame -> Series`` from the sums of a run: the figures of `simkit.results.result.OP_COLUMNS`, the energies in pJ,
+        ``DataFrame -> Series`` from the sums of a run: the figures of `simkit.results.result.OP_COLUMNS`, the energies
+        in pJ,
         ``tokens``, and the columns derived before this one.
     more_is_better : bool
         Whether an optimiser maximises it.

@@ -31,7 +31,8 @@ def diff(a: Result, b: Result, ops: Ops = None) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row for each pair and quantity: trace, arch (``x -> y`` where they differ), quantity, a, b, ratio = b / a;
-        the quantities are those columns of a summary that `simkit.results.columns` compares, and stalls as ``stall: <cause>``,
+        the quantities are those columns of a summary that `simkit.results.columns` compares, and stalls as ``stall:
+        <cause>``,
         in unit-cycles and over all ops. ``attrs["unpaired"]`` lists the runs that are in one result alone.
 
     Raises

@@ -65,7 +65,8 @@ class Result:
         Returns
         -------
         DataFrame
-            By run: trace, tuning, arch; see `simkit.results.runs.run_labels`. No two runs have the same arch and tuning, nor
+            By run: trace, tuning, arch; see `simkit.results.runs.run_labels`. No two runs have the same arch and
+            tuning, nor
             the same arch and trace.
         """
         runs = self.meta["runs"]
@@ -180,7 +181,8 @@ class Result:
         Returns
         -------
         DataFrame
-            run; trace, tuning and arch as `labels` has them; the sums; every column that `simkit.results.columns` derives.
+            run; trace, tuning and arch as `labels` has them; the sums; every column that `simkit.results.columns`
+            derives.
 
         Raises
         ------

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from .columns import COLUMNS, Column, column_of, refuse_twins, require, view
 from .runs import Ops
-
-if TYPE_CHECKING:
-    from .result import Result
-
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -24,6 +20,13 @@ _LATEX = {
     "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "⁶": r"\textsuperscript{6}",
     "⁹": r"\textsuperscript{9}", "–": "--", "−": "$-$", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
+
+
+class Summarised(Protocol):
+    """What sums itself up by run: a Result, which this module must not import."""
+
+    def summary(self, ops: Ops = None, *, measured: bool = False) -> pd.DataFrame:
+        """Return one row each run."""
 
 
 class Table:
@@ -71,7 +74,7 @@ class Table:
 
 
 def table(
-    data: Result | pd.DataFrame,
+    data: Summarised | pd.DataFrame,
     columns: Sequence[str] | Mapping[str, Column] | None = None,
     *,
     ops: Ops = None,
@@ -83,7 +86,8 @@ def table(
     data : Result or DataFrame
         One row each run (`Result.summary`, with what was measured of its tuning), or a frame's rows.
     columns : sequence of str or mapping of str to Column, optional
-        Which, in order; a name alone is printed as `simkit.results.columns.COLUMNS` says. Those of its view ``table`` that are
+        Which, in order; a name alone is printed as `simkit.results.columns.COLUMNS` says. Those of its view ``table``
+        that are
         there, by default.
     ops : str or iterable of str, optional
         Only these ops of a result.
