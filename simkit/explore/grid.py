@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import hwmodels
 from hwmodels import Arch, EnergyTable
 from hwmodels.errors import nearest
+from hwmodels.registry import kernel_of
 
 from ..engine.replay import arch as load_arch
 from ..engine.replay import load_trace, run_key
@@ -235,17 +236,26 @@ def _variants(one: Arch | str, fields: Values, together: Sequence[Mapping[str, A
     for name in [*fields, *(name for chosen in together for name in chosen)]:
         if name.replace("__", ".") not in known:
             raise InputError(f"arch '{arch.name}' has no field '{name}'" + nearest(name, known))
-    for name, values in fields.items():
-        if not len(values):
-            raise InputError(f"fields.{name}: an empty list; give at least one value")
     groups: list[Group] = [
-        tuple(((name.replace("__", "."), value),) for value in values) for name, values in fields.items()
+        tuple(((name.replace("__", "."), value),) for value in _axis(arch, name, values))
+        for name, values in fields.items()
     ]
     if together:
         groups.append(tuple(tuple((n.replace("__", "."), v) for n, v in chosen.items()) for chosen in together))
     # what changes the counts varies slowest
     groups.sort(key=lambda group: not any(name in arch.params for chosen in group for name, _ in chosen))
     return Variants(arch, tuple(groups))
+
+
+def _axis(arch: Arch, name: str, given: Any) -> list[Any]:
+    """Return the values of a field; a range over whole numbers is rounded, and refused where it loses points."""
+    from .spec import axis_values
+
+    whole = name in arch.params and get_type_hints(kernel_of(arch).params).get(name) is int
+    try:
+        return axis_values(given, whole=whole or name.replace("__", ".").startswith("bits."))
+    except InputError as error:
+        raise InputError(f"fields.{name}: {error}") from None
 
 
 def _settable(arch: Arch) -> set[str]:

@@ -15,15 +15,22 @@
 
 Fields are crossed with one another; each entry of `together` changes several fields at once and is crossed with the
 rest. Fields at the top are for every arch, those beside an arch for it alone.
+
+A range gives whole numbers where both ends are whole and every value is; any other value keeps its fraction. For a
+field that takes whole numbers alone, such as ``rows``, values are rounded, and a range that would lose points by it is
+refused. A trace path that exists is itself, brackets and all; ``~`` is the home folder.
 """
 
 from __future__ import annotations
 
 import glob
 import math
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hwmodels.config import Frozen, from_yaml
@@ -34,7 +41,9 @@ from ..errors import InputError
 
 Scalar = bool | int | float | str
 RANGE_FIELDS = ("from", "to", "points", "step", "scale")
-SIGNIFICANT = 4
+MOST_VALUES = 1_000_000
+# short labels where they suffice; binary noise such as 0.30000000000000004 is gone at 12 digits
+SIGNIFICANT, EXACT = 4, 12
 
 
 class Range(Frozen):
@@ -43,9 +52,11 @@ class Range(Frozen):
     Parameters
     ----------
     first, last : number or str
-        Ends, both included; written ``from`` and ``to``; text has a unit.
+        Ends; written ``from`` and ``to``; text has a unit. Both are included, exactly as written, but for a step that
+        does not reach ``to``: its last value is the one below.
     points : int, optional
-        How many values, at least 2.
+        How many values, at least 2. Values between the ends are rounded to 4 significant digits, or to as many as keep
+        a thousandth of their spacing.
     step : number or str, optional
         Distance between values instead; linear only.
     scale : {"linear", "log"}
@@ -56,9 +67,16 @@ class Range(Frozen):
 
     first: int | float | str = Field(alias="from")
     last: int | float | str = Field(alias="to")
-    points: int | None = Field(default=None, ge=2, le=1_000_000)
+    points: int | None = Field(default=None, ge=2, le=MOST_VALUES)
     step: int | float | str | None = None
     scale: Literal["linear", "log"] = "linear"
+
+    @field_validator("first", "last", "points", "step", mode="before")
+    @classmethod
+    def _no_boolean(cls, given: Any) -> Any:
+        if isinstance(given, bool):
+            raise ValueError(f"{str(given).lower()} is not a number")
+        return given
 
     @model_validator(mode="after")
     def _one_spacing(self) -> Range:
@@ -66,32 +84,67 @@ class Range(Frozen):
             raise ValueError("give either points or step")
         if self.step is not None and self.scale == "log":
             raise ValueError("a log range takes points, not a step")
-        first, last, _ = self._numbers()
+        first, last, unit = self._numbers()
+        if not (math.isfinite(first) and math.isfinite(last)):
+            raise ValueError(f"'from' ({self.first}) and 'to' ({self.last}) must be finite")
         if not first < last:
             raise ValueError(f"'from' ({self.first}) must be below 'to' ({self.last})")
         if self.scale == "log" and first <= 0:
             raise ValueError(f"a log range must start above 0, not at {self.first}")
+        if self.step is not None:
+            step = _number(self.step, unit)
+            if not (step > 0 and math.isfinite(step)):
+                raise ValueError(f"step {self.step} must be above 0")
+            if (last - first) / step >= MOST_VALUES:
+                raise ValueError(f"step {self.step} makes more than {MOST_VALUES:,} values; give a longer step")
         return self
 
     def values(self) -> list[Scalar]:
-        """Return the values: whole numbers where both ends are, text with the unit of ``from`` where it has one."""
+        """Return the values: whole numbers where all are whole, text with the unit of ``from`` where it has one."""
+        raw, unit = self._raw()
+        # whole numbers are exact: their digits are not cut, and no end is a float that looks like one
+        if isinstance(self.first, int) and isinstance(self.last, int) and all(_is_whole(value) for value in raw):
+            return [round(value) for value in raw]
+        shown = [_rounded(value, self._spacing(raw, i)) for i, value in enumerate(raw)]
+        if self.step is None:
+            shown[0], shown[-1] = raw[0], raw[-1]
+        return [f"{value:.{EXACT}g} {unit}" for value in shown] if unit else list(shown)
+
+    def whole_values(self) -> list[Scalar]:
+        """Return the values for a field that takes whole numbers alone, each rounded to the nearest.
+
+        Raises
+        ------
+        InputError
+            If two of them round to one number.
+        """
+        raw, unit = self._raw()
+        if unit:
+            raise InputError(f"takes whole numbers without unit, not {self.first} to {self.last}")
+        values: list[Scalar] = list(dict.fromkeys(round(value) for value in raw))
+        if len(values) < len(raw):
+            raise InputError(
+                f"takes whole numbers, and of {len(raw)} values from {self.first} to {self.last} only {len(values)} "
+                "differ as such; give fewer points, a step of at least 1, or a list"
+            )
+        return values
+
+    def _raw(self) -> tuple[list[float], str]:
         first, last, unit = self._numbers()
         if self.step is not None:
             step = _number(self.step, unit)
-            if step <= 0:
-                raise InputError(f"step {self.step} must be above 0")
-            raw = [first + i * step for i in range(math.floor((last - first) / step * (1 + 1e-12)) + 1)]
+            return [first + i * step for i in range(math.floor((last - first) / step * (1 + 1e-12)) + 1)], unit
+        count = (self.points or 2) - 1
+        if self.scale == "log":
+            between = [first * (last / first) ** (i / count) for i in range(1, count)]
         else:
-            count = (self.points or 2) - 1
-            ratio = last / first if self.scale == "log" else 0.0
-            raw = [
-                first * ratio ** (i / count) if self.scale == "log" else first + (last - first) * i / count
-                for i in range(count + 1)
-            ]
-        if isinstance(self.first, int) and isinstance(self.last, int):
-            return list(dict.fromkeys(round(value) for value in raw))
-        rounded = [float(f"{value:.{SIGNIFICANT}g}") for value in raw]
-        return [f"{value:g} {unit}" for value in rounded] if unit else list(rounded)
+            between = [first + (last - first) * i / count for i in range(1, count)]
+        return [first, *between, last], unit
+
+    def _spacing(self, raw: list[float], i: int) -> float:
+        """Distance to the nearer neighbour; 0 for a step, whose values are exact."""
+        near = [abs(raw[i] - raw[j]) for j in (i - 1, i + 1) if 0 <= j < len(raw)]
+        return 0.0 if self.step is not None else min(near)
 
     def _numbers(self) -> tuple[float, float, str]:
         if not isinstance(self.first, str):
@@ -102,6 +155,19 @@ class Range(Frozen):
         return number, _number(self.last, unit), unit
 
 
+def _is_whole(value: float) -> bool:
+    return abs(value - round(value)) <= 1e-9 * max(1.0, abs(value))
+
+
+def _rounded(value: float, spacing: float) -> float:
+    """Round to the fewest digits that move a value by no more than a thousandth of its spacing."""
+    for digits in range(SIGNIFICANT, EXACT):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) <= spacing * 1e-3:
+            return short
+    return float(f"{value:.{EXACT}g}")
+
+
 def _number(value: float | str, unit: str) -> float:
     if not isinstance(value, str):
         if unit:
@@ -110,25 +176,57 @@ def _number(value: float | str, unit: str) -> float:
     return quantity(value, unit)[0]
 
 
-def _values(given: Any) -> Any:
-    """Turn a range, a list or one value into the list of values."""
+def _range(given: Any) -> Any:
+    """Turn a range's mapping into a range, and one value into a list; check a list's values."""
+    if isinstance(given, Range):
+        return given
     if not isinstance(given, dict):
-        values = given if isinstance(given, list) else [given]
+        values = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
         if not values:
             raise ValueError("an empty list; give at least one value")
-        return list(dict.fromkeys(values))
+        values = [value.item() if isinstance(value, np.generic) else value for value in values]
+        for value in values:
+            if not isinstance(value, Scalar):
+                raise ValueError(f"{value!r} is no value; give numbers or text, or a range with 'from' and 'to'")
+        # 1 and true are equal to Python, not to a field
+        return list({(type(value), value): value for value in values}.values())
     try:
-        return Range.model_validate(given).values()
+        return Range.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise ValueError(f"unknown field '{name}'" + nearest(name, RANGE_FIELDS)) from None
         message = "field is missing; add it" if first["type"] == "missing" else first["msg"]
-        raise ValueError(f"{name}: {message}" if name else message.removeprefix("Value error, ")) from None
+        message = message.removeprefix("Value error, ")
+        raise ValueError(f"{name}: {message}" if name else message) from None
 
 
-Axis = Annotated[list[Scalar], BeforeValidator(_values)]
+Axis = Annotated[Range | list[Scalar], BeforeValidator(_range)]
+
+
+def axis_values(given: Any, *, whole: bool = False) -> list[Any]:
+    """Return a field's values: those of a range, a list's, or the one that is given.
+
+    Parameters
+    ----------
+    given : Range, mapping, list or one value
+        As a spec has it.
+    whole : bool
+        Whether the field takes whole numbers alone.
+
+    Raises
+    ------
+    InputError
+        If it is no range or value, or a range loses points by rounding.
+    """
+    try:
+        axis = _range(given)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if isinstance(axis, Range):
+        return axis.whole_values() if whole else axis.values()
+    return list(axis)
 
 
 class ArchEntry(Frozen):
@@ -187,22 +285,30 @@ class SweepSpec(Frozen):
         return [ArchEntry(name=one) if isinstance(one, str) else one for one in self.archs]
 
     def trace_paths(self) -> list[str]:
-        """Return the traces, wildcards resolved.
+        """Return the traces: a path that exists is itself, others have their wildcards resolved.
+
+        Brackets are a wildcard where that matches something, else characters of a name.
 
         Raises
         ------
         InputError
-            If a wildcard matches nothing.
+            If a wildcard matches nothing, or brackets match either way.
         """
         found: list[str] = []
-        for text in self.traces:
-            if "://" in text or not glob.has_magic(text):
+        for given in self.traces:
+            text = given if "://" in given else os.path.expanduser(given)
+            if "://" in text or os.path.exists(text) or not glob.has_magic(text):
                 found.append(text)
                 continue
-            matches = sorted(glob.glob(text))
-            if not matches:
+            matches, literal = (sorted(glob.glob(pattern)) for pattern in (text, text.replace("[", "[[]")))
+            if matches and literal and matches != literal:
+                raise InputError(
+                    f"traces: '{text}' matches {matches[0]} as a wildcard and {literal[0]} as it is written; write "
+                    "[[] for a bracket in a name, or name the traces one by one"
+                )
+            if not matches and not literal:
                 raise InputError(f"traces: nothing matches '{text}' from {Path.cwd()}; check the path")
-            found += matches
+            found += matches or literal
         return list(dict.fromkeys(found))
 
 
@@ -214,7 +320,7 @@ def load_spec(path: str | Path, model: type[Any] = SweepSpec) -> Any:
     InputError
         If there is no such file, or it has an unknown field, a wrong value, or YAML that cannot be read.
     """
-    where = Path(path)
+    where = Path(path).expanduser()
     try:
         text = where.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
