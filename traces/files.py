@@ -1,4 +1,4 @@
-"""Small files written whole or not at all."""
+"""Small files written whole or not at all, and the kind of a file by its first bytes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,48 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+# first bytes -> what a file is
+_MAGIC: dict[bytes, str] = {
+    b"version https://git-lfs": "a Git LFS pointer in place of the file (fetch it with 'git lfs pull')",
+    b"PAR1": "Parquet",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "gzip-compressed",
+    b"BZh": "bzip2-compressed",
+    b"\xfd7zXZ": "xz-compressed",
+    b"\x28\xb5\x2f\xfd": "Zstandard-compressed",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"\x80\x02": "a Python pickle",
+    b"\x80\x04": "a Python pickle",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+    b"\x89HDF": "HDF5",
+}
+
+
+def kind_of(path: Path) -> str:
+    """Name the kind of a file by its first bytes, such as ``"Parquet"`` or ``"a CSV"``; empty where it is not known."""
+    with path.open("rb") as handle:
+        head = handle.read(4096)
+    if not head:
+        return "empty"
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if b"\0" in head:
+        return ""
+    line = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
+    if line.startswith((b"{", b"[")):
+        return "JSON"
+    if any(separator in line for separator in (b",", b";", b"\t")):
+        return "a CSV"
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+    return "text"
 
 
 def write_json(path: Path, data: Any) -> None:

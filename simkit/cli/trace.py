@@ -54,16 +54,28 @@ def info(
 @app.command(name="import")
 def import_(
     masks: Annotated[
-        str, typer.Argument(help="NPZ, NPY or CSV of rows (M, K), or a folder of them (DNNsim's act-*, wgt-*).")
+        str,
+        typer.Argument(
+            help="NPZ (NumPy or SciPy sparse), NPY, PT, SAFETENSORS or CSV of rows (M, K), or a folder of NPY and CSV "
+            "(DNNsim's act-*, wgt-*)."
+        ),
     ],
     out: Annotated[str, typer.Option("--out", "-o", help="Trace to write.")],
     n: Annotated[int | None, typer.Option("--n", help="Outputs N, where no weight mask says it.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Only these arrays; repeat for several.")] = None,
+    header: Annotated[
+        bool | None, typer.Option("--header/--no-header", help="Whether line 1 of a CSV names columns.")
+    ] = None,
+    index: Annotated[
+        bool | None, typer.Option("--index/--no-index", help="Whether column 1 of a CSV numbers or names rows.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
     """Make a trace of anybody's masks."""
     import traces
 
-    print_info(traces.import_masks(masks, out, n=n), as_json)
+    made = traces.import_masks(masks, out, n=n, sites=site or None, header=header, index=index)
+    print_info(made, as_json)
 
 
 @app.command()

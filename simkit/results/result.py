@@ -280,7 +280,7 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     try:
         table = pq.read_table(where)
     except (pa.ArrowInvalid, OSError) as error:
-        raise CorruptError(f"{where} is damaged or not Parquet ({str(error).splitlines()[0]}); replay again") from None
+        raise _unreadable(where, error) from None
     return Result(plain_words(table).to_pandas(), _meta_of(where, table.schema.metadata))
 
 
@@ -299,6 +299,18 @@ def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _meta_of(Path(path), pq.read_metadata(path).metadata)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptError(f"{path} is damaged or not Parquet ({str(error).splitlines()[0]}); replay again") from None
+
+
+def _unreadable(where: Path, error: Exception) -> Exception:
+    """Tell a file of another kind, which is the user's, from a result that is damaged."""
+    from traces.files import kind_of
+
+    kind = kind_of(where)
+    if kind and kind not in ("Parquet", "empty"):
+        return InputError(
+            f"{where} is {kind}, not a result (a result is Parquet); give what 'simkit replay --out FILE' wrote"
+        )
+    return CorruptError(f"{where} is damaged or not Parquet ({str(error).splitlines()[0]}); replay again")
 
 
 def _meta_of(where: Path, stored: dict[bytes, bytes] | None) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_a_folder_of_dnnsim(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [("t.csv", "Layer name, M, N, K,\nfc, 3, 4, 5,\n", "is a topology"),
-     ("t.csv", "1,0,1\n0,1\n", "row 2 is shorter"),
+     ("t.csv", "1,0,1\n0,1\n", "line 1 has 3 cells, line 2 has 2"),
      ("t.csv", "1,0,1\n0,x,1\n", "give rows of numbers"),
      ("t.csv", "", "give rows of numbers"),
      ("t.txt", "1 0 1", "give a NumPy")],
