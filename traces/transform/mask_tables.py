@@ -71,7 +71,7 @@ def read_mask_csv(path: Path, header: bool | None = None, index: bool | None = N
     body = _read_body(path, separator, trailing)
     column: Any = pd.concat(body.first, ignore_index=True) if body.first else pd.Series(dtype=float)
     named = header is True or _counts(cells) > 1 or not any(map(_is_number, cells))
-    short = bool(body.width) and len(cells) == body.width - 1 and named and header is not False
+    short = bool(body.width) and len(cells) == body.width - 1 and named and False not in (header, index)
     if body.width and not short and len(cells) != body.width:
         raise InputError(f"{path}: line 1 has {len(cells)} cells, line 2 has {body.width}; every token has K values")
     headed = _is_header(path, cells, column, body, header, short)
@@ -171,10 +171,9 @@ def _is_header(path: Path, cells: list[str], column: Any, body: _Body, said: boo
     counts = _counts(cells if numeric[0] else cells[1:])
     if not numeric[0]:  # a name, then numbers: the index's name before 0, 1, 2 ..., or a row's label
         return counts > 1 or any(isinstance(value, int | float | np.number) for value in column)
-    odd = body.binary and body.width and not set(map(float, _plain(cells))) <= {0.0, 1.0}
     if counts > 1:
         return True
-    if (odd and len(cells) > 1) or (counts == 1 and body.width):
+    if body.width and (counts == 1 or (body.binary and _is_odd(cells[1:]))):
         raise InputError(
             f"{path}: line 1 ({','.join(cells[:4])}) may be a header or a token; say which with {SAY_HEADER}"
         )
