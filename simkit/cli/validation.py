@@ -75,6 +75,8 @@ def validate(
         else:
             rows = bundles.validate_bundle(str(bundle))
         columns = ("set", "model", "rows_fit", "rows_scored", "mape_percent", "p90_percent", "bias_percent")
+    if not rows:
+        raise InputError("nothing was scored, so nothing is proven; name other designs, devices or files")
     if as_json:
         emit_json(rows)
     else:

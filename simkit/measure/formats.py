@@ -7,6 +7,9 @@
 | `vidur` | linear layers of a model by tensor-parallel share, ms | ``time_stats.mlp_up_proj.median`` ... |
 | `cats` | a gated MLP, dense and sparse, against sparsity, ms | ``sparsity dense_ms sparse_ms`` |
 | `energy` | whole runs: FLOP, bytes, joules, ms | ``workload flop op_bytes energy_j time_ms`` |
+
+A cell of these columns that is no number, a fraction of a GEMM's dimension, or a time that is not positive is refused
+by row and column; rows are counted as lines of a CSV, the header being the first.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from hwmodels.errors import nearest
 
@@ -28,6 +33,10 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "energy": ("workload", "flop", "op_bytes", "energy_j", "time_ms"),
     "gemm": ("m", "n", "k", "latency_ms"),
 }
+# columns of numbers: whole ones of at least 1, times above 0, and any
+_WHOLE = ("m", "n", "k", "num_tokens", "num_tensor_parallel_workers", "n_embd", "n_expanded_embd", "n_head")
+_TIMES = ("latency", "latency_ms", "dense_ms", "sparse_ms", "time_ms")
+_OTHERS = ("sparsity", "flop", "op_bytes", "energy_j")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -40,15 +49,55 @@ def read_table(path: str | Path) -> pd.DataFrame:
     CorruptError
         If it is damaged or empty.
     """
+    from traces.data.text_files import open_text
+    from traces.errors import TraceError
+    from traces.files import kind_of
+
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no measurements at {path}; 'simkit measure --pending' says how to make some")
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise CorruptError(f"{path} cannot be read: {str(error).splitlines()[0]}; fetch it again") from None
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            with open_text(path) as text:
+                table = pd.read_csv(text, low_memory=False)
+    except TraceError as error:
+        raise (CorruptError if error.exit_code == CorruptError.exit_code else InputError)(str(error)) from None
+    except (ValueError, OSError, pa.ArrowException) as error:
+        kind = kind_of(path)
+        told = f"it is {kind}" if kind and path.suffix.lower() == ".parquet" and kind != "Parquet" else _first(error)
+        raise CorruptError(f"{path} cannot be read: {told}; fetch it again") from None
     if table.empty:
         raise CorruptError(f"{path} holds no row; fetch it again")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first column of longer rows for an index
+        raise CorruptError(f"{path}: line 2 has more cells than line 1; fetch it again")
+    return table.rename(columns=lambda name: str(name).strip())
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _checked(path: Path, table: pd.DataFrame, needed: tuple[str, ...]) -> pd.DataFrame:
+    """Return the table with its needed columns as numbers."""
+    for name in (name for name in needed if name in (*_WHOLE, *_TIMES, *_OTHERS)):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        wrong = numbers.isna() & table[name].notna()
+        told = "no number"
+        if name in _WHOLE:
+            wrong, told = ~((numbers >= 1) & (numbers % 1 == 0)), "no whole number of at least 1"
+        if name == "sparsity":
+            wrong, told = ~numbers.between(0, 1), "no share between 0 and 1"
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            cell = table[name].iloc[row]
+            cell = repr(cell) if isinstance(cell, str) else cell
+            raise InputError(f"{path}: row {row + 2}: {name} = {cell} is {told}; drop it or fetch the file again")
+        if name in _TIMES and not ((numbers > 0) & np.isfinite(numbers)).all():
+            row = int((~((numbers > 0) & np.isfinite(numbers))).to_numpy().argmax())
+            raise InputError(f"{path}: row {row + 2} has no positive time; drop it or fetch the file again")
+        table = table.assign(**{name: numbers})
     return table
 
 
@@ -89,21 +138,19 @@ def import_file(path: str | Path, format: str | None = None, *, device: str = ""
         raise InputError(
             f"{path}: format '{format}' needs the column '{missing[0]}'; have {', '.join(table.columns[:8])}"
         )
+    table = _checked(Path(path), table.reset_index(drop=True), SIGNATURES[format])
     out = _READERS[format](table).reindex(columns=COLUMNS)
     out["source"] = Path(path).name
     if device:
         named = out["device"].astype(object)
         out["device"] = named.where(named.notna() & (named != ""), device)
-    bad = out.index[~(out["seconds"] > 0)]
-    if len(bad):
-        raise InputError(f"{path}: row {int(bad[0]) + 2} has no positive time; drop it or fetch the file again")
     return out.reset_index(drop=True)
 
 
 def _gemm(table: pd.DataFrame) -> pd.DataFrame:
     out = table[["m", "n", "k"]].astype("int64")
     if "model" in table and "op" in table:
-        out["op"] = table["model"] + ":" + table["op"]
+        out["op"] = table["model"].astype(str) + ":" + table["op"].astype(str)
     else:
         out["op"] = "gemm"
     return out.assign(density=1.0, seconds=table["latency_ms"] * 1e-3)
@@ -133,7 +180,8 @@ def _vidur(table: pd.DataFrame) -> pd.DataFrame:
         column = f"time_stats.{op}.median"
         if column in table:
             part = pd.DataFrame({"m": table["num_tokens"], "n": n, "k": k, "op": op, "density": 1.0})
-            part["seconds"] = table[column] * 1e-3
+            # a profile leaves cells empty where a layer does not fit
+            part["seconds"] = pd.to_numeric(table[column], errors="coerce") * 1e-3
             parts.append(part[part["seconds"] > 0])
     if not parts:
         raise InputError("no column 'time_stats.<op>.median' of a linear layer; is this the MLP profile?")

@@ -10,8 +10,12 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..measure.formats import import_file
 from ..results.result import Result
+from .gemm import attempt, find_device
 from .scores import score
+
+NEEDED = ("device", "m", "k", "n", "density", "seconds")
 
 # A measurement's density is of one random mask, the result's of the recorded one: nearer than this is the same point.
 DENSITY_TOLERANCE = 0.02
@@ -53,7 +57,8 @@ def validate(result: Result, measurements: str | os.PathLike[str] | pd.DataFrame
     result : Result
         Replays; ``batch`` is the rows of one launch.
     measurements : path or DataFrame
-        A Parquet or CSV file, a folder of them, or a frame with the columns of `simkit.measure.formats.COLUMNS`.
+        A Parquet or CSV file, a folder of them, or a frame with the columns of `simkit.measure.formats.COLUMNS`. Rows
+        that name no device are of the one that the file's name says; files that cannot be read are left out aloud.
 
     Returns
     -------
@@ -63,9 +68,12 @@ def validate(result: Result, measurements: str | os.PathLike[str] | pd.DataFrame
     Raises
     ------
     InputError
-        If nothing was measured that the result predicts, naming what was.
+        If nothing was measured that the result predicts, naming what was; or a column is missing.
     """
-    table = measurements if isinstance(measurements, pd.DataFrame) else _read(Path(measurements))
+    table = measurements if isinstance(measurements, pd.DataFrame) else _read(Path(measurements).expanduser())
+    missing = [name for name in NEEDED if name not in table.columns]
+    if missing:
+        raise InputError(f"the measurements have no column '{missing[0]}'; give {', '.join(NEEDED)}")
     ops = result.ops[result.ops["kind"] == "gemm"].copy()
     ops["density"] = ops["effectual_macs"] / ops["macs"]
     ops["predicted_s"] = ops["latency_s"] / (np.ceil(ops["m"] / ops["batch"]) * ops["repeat"])
@@ -88,9 +96,25 @@ def validate(result: Result, measurements: str | os.PathLike[str] | pd.DataFrame
 
 
 def _read(path: Path) -> pd.DataFrame:
-    from ..measure.formats import import_file
-
-    files = sorted([*path.glob("*.parquet"), *path.glob("*.csv")]) if path.is_dir() else [path]
+    if not path.is_dir():
+        return _one(path)
+    files = sorted(one for one in path.iterdir() if one.suffix.lower() in (".parquet", ".csv"))
     if not files:
         raise InputError(f"no measurements in {path}; 'simkit measure --pending' says which campaigns to run")
-    return pd.concat([import_file(file, device=path.stem) for file in files], ignore_index=True)
+    frames = [frame for file in files for frame in attempt(file, lambda one: [_one(one)])]
+    if not frames:
+        raise InputError(f"none of the {len(files)} files in {path} could be read; the lines above say why")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _one(path: Path) -> pd.DataFrame:
+    """Read a file; a device is named as its arch is, where one is known."""
+    table = import_file(path, device=path.stem)
+    return table.assign(device=[_arch_of(str(name)) for name in table["device"]])
+
+
+def _arch_of(name: str) -> str:
+    try:
+        return find_device(name)
+    except InputError:
+        return name

@@ -18,13 +18,18 @@ from hwmodels.kernels.gpu import model_of
 
 from ..errors import InputError
 from ..measure.bundle import bundle_path, read_bundle
-from .gemm import data_sheet, gpu_params
+from .gemm import data_sheet, gpu_params, tell
 from .scores import break_even, score
 
 if TYPE_CHECKING:
     from ..measure.cpu import CpuMeasurement
 
 Rows = list[dict[str, Any]]
+TOO_FEW = {
+    "calibrate": f"fewer than {2 * MIN_ROWS} usable GEMMs",
+    "sparse": "usable gathers of fewer than two shapes",
+    "energy": "usable energies of fewer than two kinds of work",
+}
 
 
 def validate_bundle(device: str, folder: str | Path | None = None) -> Rows:
@@ -46,7 +51,7 @@ def validate_bundle(device: str, folder: str | Path | None = None) -> Rows:
     Raises
     ------
     InputError
-        If the device has no bundle.
+        If the device has no bundle, or none with enough usable rows; a bundle without them is left out aloud.
     CorruptError
         If one is damaged or of another schema.
     """
@@ -57,7 +62,18 @@ def validate_bundle(device: str, folder: str | Path | None = None) -> Rows:
     if device == "cpu":
         return _cpu(read_bundle(device, "calibrate", where)[0])
     scorers = {"calibrate": _gemms, "sparse": _sparse, "energy": _energy}
-    return [row for name in have for row in scorers[name](device, read_bundle(device, name, where)[0])]
+    rows: Rows = []
+    for name in have:
+        scored = scorers[name](device, read_bundle(device, name, where)[0])
+        if not scored:
+            tell(f"bundle {name} of {device}: {TOO_FEW[name]}")
+        rows += scored
+    if not rows:
+        raise InputError(
+            f"no bundle of {device} could be scored ({', '.join(have)}); measure again: simkit measure {have[0]} "
+            f"--device {device}"
+        )
+    return rows
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -239,6 +255,8 @@ def _cpu_measurement(frame: pd.DataFrame) -> CpuMeasurement:
     from .cpu import from_frames
 
     groups = frame[frame["flaw"] == ""]
+    if groups.empty:
+        raise InputError("no group of shapes in the processor's bundle is usable; measure again on a machine at rest")
     # a machine that grew busy was measured with fewer threads from there on
     groups = groups[groups["threads"] == groups["threads"].mode().max()]
     columns = [name for name in groups.columns if name.startswith("shape_")]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from hwmodels import Arch, load_arch
@@ -26,11 +29,16 @@ Rows = list[dict[str, Any]]
 # Same device and shapes measured by another framework: mean |log ratio| 4-9 % (note beside the public GEMM sets).
 GEMM_FLOOR_PERCENT = (4.0, 9.0)
 OPERAND_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp32": 4.0, "fp8": 1.0, "int8": 1.0}
+# what files call them besides
+DTYPES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32"} | {n: n for n in OPERAND_BYTES}
 ANCHOR = "h100_sxm"  # the device that the others are carried from
 
 
+Found = TypeVar("Found")
+
+
 class GemmSet(NamedTuple):
-    """One file of measured GEMMs on one device."""
+    """Measured GEMMs of one file, on one device and of one data type."""
 
     name: str
     device: str
@@ -73,7 +81,7 @@ def find_device(stem: str) -> str:
     InputError
         If it names none.
     """
-    words = stem.replace("-", "_").lower().split("_")
+    words = stem.replace("-", "_").replace(" ", "_").lower().split("_")
     for name in sorted(gpus(), key=len, reverse=True):
         short = name.removesuffix("_sxm").removesuffix("_64")
         if short.split("_") == [w for w in words if w in short.split("_")] or short.replace("_", "") in words:
@@ -81,23 +89,100 @@ def find_device(stem: str) -> str:
     raise InputError(f"file name '{stem}' names no known GPU; known: {', '.join(gpus())}")
 
 
-def read_gemms(path: Path) -> GemmSet:
-    """Read a file of measured GEMMs named ``gemm_<dtype>_<device>...``."""
+def tell(text: str) -> None:
+    """Say on stderr what is not scored."""
+    sys.stderr.write(f"left out: {text}\n")
+
+
+def attempt(path: Path, read: Callable[[Path], list[Found]]) -> list[Found]:
+    """Read or score a file; one that cannot be used is left out aloud, so that the others go on."""
+    try:
+        return read(path)
+    except Exception as error:
+        if getattr(error, "exit_code", None) is None:  # no error of ours
+            raise
+        tell(str(error) if path.stem in str(error) else f"{path.name}: {error}")
+        return []
+
+
+def gemm_sets(path: Path) -> list[GemmSet]:
+    """Read a file of measured GEMMs, a set for each data type in it.
+
+    Parameters
+    ----------
+    path : Path
+        Named ``gemm_<dtype>_<device>...``. The rows' own data type and device, where they have them, go before the
+        name's: rows of another device, and of a data type that has no model, are left out aloud.
+
+    Raises
+    ------
+    InputError
+        If it holds no GEMM, or its name no known GPU.
+    """
     table = import_file(path)
     device = find_device(path.stem)
-    dtype = next((word for word in path.stem.split("_") if word in OPERAND_BYTES), "bf16")
-    sheet = data_sheet(load_arch(device))
-    size = OPERAND_BYTES[dtype]
-    models = [str(op).partition(":")[0] for op in table["op"]]
-    return GemmSet(
-        path.stem,
-        device,
-        sheet._replace(flops=sheet.flops * 2.0 / size),
-        size,
-        table[["m", "n", "k"]].to_numpy(np.int64),
-        table["seconds"].to_numpy(np.float64),
-        models,
-    )
+    if table[["m", "n", "k"]].isna().any(axis=None):
+        raise InputError(
+            f"{path} holds no GEMMs with m, n and k; name it after what it holds: energy_* or sparse_mlp_*"
+        )
+    table = _of_device(table, device, path)
+    words = path.stem.lower().split("_")
+    named = next((word for word in words if word in OPERAND_BYTES), None)
+    if named is None and table["dtype"].isna().any():
+        sys.stderr.write(f"{path.name}: taken as bf16, for neither its name nor its rows say a data type\n")
+    given = table["dtype"].astype(object).where(table["dtype"].notna(), named or "bf16").astype(str)
+    sheet, sets = data_sheet(load_arch(device)), []
+    for label, rows in table.groupby(given, sort=True):
+        dtype = DTYPES.get(str(label).lower())
+        if dtype is None:
+            tell(
+                f"{path.name}: {len(rows)} rows of data type '{label}', which has no model; known: {', '.join(DTYPES)}"
+            )
+            continue
+        size = OPERAND_BYTES[dtype]
+        sets.append(
+            GemmSet(
+                path.stem if dtype == (named or dtype) and given.nunique() == 1 else f"{path.stem} {label}",
+                device,
+                sheet._replace(flops=sheet.flops * 2.0 / size),
+                size,
+                rows[["m", "n", "k"]].to_numpy(np.int64),
+                rows["seconds"].to_numpy(np.float64),
+                [str(op).partition(":")[0] for op in rows["op"]],
+            )
+        )
+    return sets
+
+
+def _of_device(table: pd.DataFrame, device: str, path: Path) -> pd.DataFrame:
+    """Keep the rows that name no device, or the file's."""
+    kept = np.ones(len(table), dtype=np.bool_)
+    for label in table["device"].dropna().unique():
+        try:
+            same = not str(label).strip() or find_device(str(label)) == device
+        except InputError:
+            same = False
+        if not same:
+            rows = (table["device"] == label).to_numpy()
+            tell(f"{path.name}: {int(rows.sum())} rows of device '{label}', for the file's name says {device}")
+            kept &= ~rows
+    return table[kept]
+
+
+def read_gemms(path: Path) -> GemmSet:
+    """Read a file of measured GEMMs of one data type, named ``gemm_<dtype>_<device>...``.
+
+    Raises
+    ------
+    InputError
+        If it holds none that can be scored, or several data types.
+    """
+    sets = gemm_sets(path)
+    named = [one for one in sets if one.name == path.stem] or sets
+    if len(named) != 1:
+        held = ", ".join(one.name.removeprefix(path.stem).strip() for one in sets) or "none that has a model"
+        raise InputError(f"{path}: data types {held}; give a file of one")
+    return named[0]
 
 
 class Fitted(NamedTuple):
@@ -175,7 +260,10 @@ def _carried(data: GemmSet, base: Fitted) -> Rows:
     scored = np.ones(len(data.mnk), dtype=np.bool_)
     if data.device == ANCHOR:
         seen = {tuple(shape) for shape in base.mnk.tolist()}
-        scored = np.array([tuple(shape) not in seen for shape in data.mnk.tolist()])
+        scored = np.array([tuple(shape) not in seen for shape in data.mnk.tolist()], dtype=np.bool_)
+    if not scored.any():
+        tell(f"{data.name}: the model of {base.name} was fitted on each of its shapes")
+        return []
     return _rows(data, f"{data.name} carried from {base.name}", model, base, scored)
 
 
@@ -185,7 +273,8 @@ def validate_gemms(paths: list[Path], *, by_model: bool = False) -> Rows:
     Parameters
     ----------
     paths : list of Path
-        Files that `read_gemms` takes; one too small to fit is scored by the model that ships alone.
+        Files that `gemm_sets` takes; one too small to fit is scored by the model that ships alone, one that cannot be
+        read is left out aloud.
     by_model : bool
         Also leave each model of a layers' file out in turn (a fit each).
 
@@ -196,7 +285,7 @@ def validate_gemms(paths: list[Path], *, by_model: bool = False) -> Rows:
     """
     rows: Rows = []
     anchor: Fitted | None = None
-    sets = [read_gemms(path) for path in paths]
+    sets = [one for path in paths for one in attempt(path, gemm_sets)]
     for data in sets:
         if len(data.mnk) < 2 * MIN_ROWS:
             continue

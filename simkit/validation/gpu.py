@@ -1,12 +1,13 @@
 """GPU estimates held against measurements: public files, the stored bundles, and this machine's processor.
 
 Every row that is scored was kept out of the fit. Public files are recognised by name, ``gemm_<dtype>_<device>...``,
-``energy_<device>...`` and ``sparse_mlp_<device>...``, so more devices need no code.
+``energy_<device>...`` and ``sparse_mlp_<device>...``, so more devices need no code. Files and rows that cannot be
+scored are left out by name on stderr, and the rest goes on; where nothing is left, that is an error.
 """
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +17,23 @@ import pandas as pd
 from hwmodels import Op, PackedMask, load_arch, load_table, simulate
 from hwmodels.gpu.energy import fit_energy
 from hwmodels.gpu.sparse import bernoulli_runs, gated_mlp_seconds
-from hwmodels.kernels.gpu import model_of
+from hwmodels.kernels.gpu import GpuParams, model_of
 
 from ..errors import InputError
 from ..measure.formats import import_file
-from .gemm import OPERAND_BYTES, Rows, data_sheet, find_device, gpu_params, gpus, held_out, read_gemms, validate_gemms
+from .gemm import (
+    OPERAND_BYTES,
+    Rows,
+    attempt,
+    data_sheet,
+    find_device,
+    gpu_params,
+    gpus,
+    held_out,
+    read_gemms,
+    tell,
+    validate_gemms,
+)
 from .scores import break_even, score
 
 __all__ = [
@@ -37,15 +50,29 @@ __all__ = [
 ]
 
 TABLE = "default_45nm"
+KINDS = ("gemm", "energy", "sparse_mlp")
+# NVML's reading is within 5 % of the power drawn (NVML API reference, nvmlDeviceGetPowerUsage)
+METER_TOLERANCE = 1.05
 CATS_WIDTHS = (4096, 14336)  # Mistral-7B's d_model and d_ff
 
 
 def validate_energy(path: Path) -> Rows:
-    """Score the energy model on whole runs, each model family left out in turn."""
+    """Score the energy model on whole runs, each model family left out in turn; impossible runs are left out aloud.
+
+    Raises
+    ------
+    InputError
+        If it holds no energies, runs of one model family alone, or its name no known GPU.
+    """
     table = import_file(path)
     device = find_device(path.stem)
     arch = load_arch(device)
-    family = table["op"].str.split("_").str[0].to_numpy()
+    if table["joules"].isna().all():
+        raise InputError(f"{path} holds no energies; it needs the columns workload, flop, op_bytes, energy_j, time_ms")
+    table = _possible(path, table, gpu_params(arch))
+    family = table["op"].astype(str).str.split("_").str[0].to_numpy(dtype=object)
+    if len(np.unique(family)) < 2:
+        raise InputError(f"{path}: fewer than two model families are left; each is scored by a fit on the others")
     names = ["seconds", "flop", "moved_bytes", "joules"]
     time, flop, moved, joules = (table[name].to_numpy(np.float64) for name in names)
     ours, two_term = np.empty(len(table)), np.empty(len(table))
@@ -63,6 +90,33 @@ def validate_energy(path: Path) -> Rows:
         row = score(path.stem, label, values, joules, rows_fit=0 if label == "power_limit" else kept)
         out.append({**row, "quantity": "energy", "device": device, "held_out": "model family"})
     return out
+
+
+def _possible(path: Path, table: pd.DataFrame, params: GpuParams) -> pd.DataFrame:
+    """Keep the runs that the device can have done: energy above zero, power and rate within its limits."""
+    joules, seconds, flop = (table[name].to_numpy(np.float64) for name in ("joules", "seconds", "flop"))
+    sizes = np.array([_operand_bytes(str(workload)) for workload in table["op"]])
+    reasons = {
+        "its energy, FLOP or bytes are missing or not positive": ~(
+            (joules > 0) & (flop > 0) & (table["moved_bytes"].to_numpy(np.float64) > 0) & np.isfinite(joules)
+        ),
+        f"more than the board's {params.limit_w:g} W": joules / seconds > params.limit_w * METER_TOLERANCE,
+        f"more than {params.peak_flops / 1e12:g} TFLOP/s at 16 bits": flop / seconds > params.peak_flops * 2 / sizes,
+    }
+    kept = np.ones(len(table), dtype=np.bool_)
+    for reason, wrong in reasons.items():
+        rows = np.flatnonzero(wrong & kept)
+        if len(rows):
+            listed = ", ".join(str(row + 2) for row in rows[:5]) + ", ..." * (len(rows) > 5)
+            tell(f"{path.name}: {len(rows)} impossible rows ({listed}): {reason}")
+        kept &= ~wrong
+    return table[kept].reset_index(drop=True)
+
+
+def _operand_bytes(workload: str) -> float:
+    """Operand size that a workload's name tells, as ``..._pbf16_...``; the smallest where it tells none."""
+    found = re.search("|".join(OPERAND_BYTES), workload)
+    return OPERAND_BYTES[found[0]] if found else min(OPERAND_BYTES.values())
 
 
 def curve(path: str | Path) -> pd.DataFrame:
@@ -86,6 +140,8 @@ def curve(path: str | Path) -> pd.DataFrame:
     model = model_of(params, int(size * 8))
     dense = table[table["op"] == "gated_mlp_dense"]["seconds"].to_numpy(np.float64)
     sparse = table[table["op"] == "gated_mlp_sparse"]
+    if sparse.empty:
+        raise InputError(f"{path} holds no gated MLP; it needs the columns sparsity, dense_ms, sparse_ms")
     density = sparse["density"].to_numpy(np.float64)
     d_model, d_ff = CATS_WIDTHS
     active = density * d_ff
@@ -138,34 +194,31 @@ def validate_reference(folder: str | Path, *, by_model: bool = True) -> Rows:
     Raises
     ------
     InputError
-        If the folder is missing or holds no such file.
+        If the folder is missing, holds no such file, or none that can be scored.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder {folder}; give the one that holds the public measurement files")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".parquet")]
-    kinds = {
-        kind: [path for path in files if path.name.startswith(f"{kind}_")] for kind in ("gemm", "energy", "sparse_mlp")
-    }
+    kinds: dict[str, list[Path]] = {kind: [] for kind in KINDS}
+    others = []
+    for path in sorted(folder.iterdir()):
+        kind = next((kind for kind in KINDS if path.name.lower().startswith(f"{kind}_")), None)
+        if kind is not None and path.is_file() and path.suffix.lower() in (".csv", ".parquet"):
+            kinds[kind].append(path)
+        elif path.suffix.lower() not in ("", ".md") and not path.name.startswith("."):
+            others.append(path.name)
     if not any(kinds.values()):
         raise InputError(f"{folder} holds no file named gemm_*, energy_* or sparse_mlp_* (.csv or .parquet)")
-    kinds = {kind: [path for path in paths if _known(path)] for kind, paths in kinds.items()}
+    if others:
+        tell(f"{', '.join(others)}: no .csv or .parquet file named gemm_*, energy_* or sparse_mlp_*")
     rows = validate_gemms(kinds["gemm"], by_model=by_model)
     for path in kinds["energy"]:
-        rows += validate_energy(path)
+        rows += attempt(path, validate_energy)
     for path in kinds["sparse_mlp"]:
-        rows += validate_sparse(path)
+        rows += attempt(path, validate_sparse)
+    if not rows:
+        raise InputError(f"nothing in {folder} could be scored; the lines above say why each file was left out")
     return rows
-
-
-def _known(path: Path) -> bool:
-    """Whether a file names a known GPU; one that does not is left out aloud, the others are scored."""
-    try:
-        find_device(path.stem)
-    except InputError as error:
-        sys.stderr.write(f"left out: {error}\n")
-        return False
-    return True
 
 
 def joules_curve(arch_name: str, k: int, n: int, densities: Sequence[float], *, seed: int = 0) -> pd.DataFrame:
