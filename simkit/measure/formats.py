@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from hwmodels.errors import nearest
 
@@ -49,7 +48,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     CorruptError
         If it is damaged or empty.
     """
-    from traces.data.text_files import open_text
+    from traces.data.text_files import one_line, open_text
     from traces.errors import TraceError
     from traces.files import kind_of
 
@@ -64,7 +63,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
                 table = pd.read_csv(text, low_memory=False)
     except TraceError as error:
         raise (CorruptError if error.exit_code == CorruptError.exit_code else InputError)(str(error)) from None
-    except (ValueError, OSError, pa.ArrowException) as error:
+    except Exception as error:  # pyarrow's and pandas' kinds for a damaged file have no common base
         kind = kind_of(path)
         told = f"it is {kind}" if kind and path.suffix.lower() == ".parquet" and kind != "Parquet" else _first(error)
         raise CorruptError(f"{path} cannot be read: {told}; fetch it again") from None
@@ -72,7 +71,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise CorruptError(f"{path} holds no row; fetch it again")
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first column of longer rows for an index
         raise CorruptError(f"{path}: line 2 has more cells than line 1; fetch it again")
-    return table.rename(columns=lambda name: str(name).strip())
+    return table.rename(columns=one_line)
 
 
 def _first(error: Exception) -> str:

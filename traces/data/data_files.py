@@ -12,12 +12,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import CorruptError, InputError
 from ..files import kind_of
-from .text_files import open_text, split_name
+from .text_files import one_line, open_text, split_name
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 ENDINGS = (*TABLES, ".txt")
@@ -81,12 +82,11 @@ def _csv(path: Path, text: str, label: str | None) -> Any:
 
     try:
         with open_text(path) as handle:
-            line = next((line for line in handle if line.strip()), "")
-        separator = max(",;\t", key=line.count)
-        how: dict[str, Any] = {"sep": separator if separator in line else UNUSED}
+            separator = _separator(path, handle)
+        how: dict[str, Any] = {"sep": separator or UNUSED}
         with open_text(path) as handle:
             header = pd.read_csv(handle, header=None, nrows=1, dtype=str, keep_default_na=False, **how)
-        names = [str(name).strip() for name in header.iloc[0]]
+        names = [one_line(name) for name in header.iloc[0]]
         twice = next((name for name in (text, label) if name is not None and names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"data file '{path}': line 1 names two columns '{twice}'; rename one")
@@ -112,9 +112,24 @@ def _csv(path: Path, text: str, label: str | None) -> Any:
     return frame
 
 
-def _json(path: Path) -> Any:
-    import pandas as pd
+def _separator(path: Path, handle: TextIO) -> str:
+    """Return the separator that the header has most of, outside quotes; empty where it has none."""
+    header = ""
+    for line in handle:
+        header += line if header or line.strip() else ""
+        if header and header.count('"') % 2 == 0:
+            break
+    names = re.sub(r'"[^"]*"', "", header)
+    most, next_most = sorted(",;\t", key=names.count, reverse=True)[:2]
+    if names.count(most) == names.count(next_most) > 0:
+        raise InputError(
+            f"data file '{path}': line 1 has as many {most!r} as {next_most!r}; quote the names that hold the one that "
+            "is no separator"
+        )
+    return most if most in names else ""
 
+
+def _json(path: Path) -> Any:
     with open_text(path) as handle:
         text = handle.read()
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
@@ -124,7 +139,7 @@ def _json(path: Path) -> Any:
     if lines[0][1].lstrip().startswith("[") or single or not _stands_alone(lines[0][1]):
         held = _parsed(path, text, 1)
         if isinstance(held, dict) and held and _columns(held):
-            return pd.DataFrame(held, dtype=object)
+            return _framed(path, held)
         rows = held if isinstance(held, list) else [None]
         places = [f"element {i}" for i in range(1, len(rows) + 1)]
     else:
@@ -133,8 +148,17 @@ def _json(path: Path) -> Any:
     for place, row in zip(places, rows, strict=True):
         if not isinstance(row, dict):
             raise InputError(f"data file '{path}': {place} is no object; {OBJECTS}")
-    # as objects: pandas would make numbers of texts, and floats of whole numbers beside an empty cell
-    return pd.DataFrame(rows, dtype=object)
+    return _framed(path, rows)
+
+
+def _framed(path: Path, held: Any) -> Any:
+    import pandas as pd
+
+    try:
+        # as objects: pandas would make numbers of texts, and floats of whole numbers beside an empty cell
+        return pd.DataFrame(held, dtype=object)
+    except UnicodeEncodeError as error:
+        raise InputError(f"data file '{path}': a column's name holds half a character ({error}); rename it") from None
 
 
 def _stands_alone(line: str) -> bool:
@@ -167,11 +191,10 @@ def _parsed(path: Path, text: str, line: int) -> Any:
 
 def _parquet(path: Path) -> Any:
     import pandas as pd
-    import pyarrow as pa
 
     try:
         frame = pd.read_parquet(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except Exception as error:  # pyarrow's and pandas' kinds for a damaged file have no common base
         kind = kind_of(path)
         if kind and kind != "Parquet":
             raise InputError(

@@ -14,7 +14,7 @@ from ..files import kind_of
 from .data_files import LISTED, is_data_file, read_frame, read_lines
 from .packaged import DATASETS
 from .splits import SPLIT_SEED, Data, DatasetEntry, Labels, Split, cut
-from .text_files import split_name
+from .text_files import one_line, split_name
 from .texts import passages
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _from_frames(
     for column in (text, label):
         if column is not None and column not in columns:
             option = "--text COLUMN (text=...)" if column == text else "--label COLUMN (label=...)"
-            near = did_you_mean(column, map(str, columns))
+            near = did_you_mean(column, map(one_line, columns))
             raise InputError(f"data set '{name}' has no column '{column}'{near.rstrip('?')}; name it with {option}")
     train, held_out = _held_out(frames, label, test_rows)
     if not len(train) or not len(held_out):

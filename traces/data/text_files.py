@@ -8,7 +8,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,7 +71,7 @@ def _remedy(kind: str) -> str:
 
 def _undecodable(path: Path, error: UnicodeDecodeError) -> str:
     """Name line and byte of the first text that is not UTF-8: the error's own offset is within a buffer."""
-    with _bytes(path) as raw:
+    with suppress(OSError, EOFError, zlib.error, lzma.LZMAError), _bytes(path) as raw:  # a damaged end comes later
         for number, line in enumerate(raw, start=1):
             try:
                 line.decode("utf-8")
@@ -81,3 +81,8 @@ def _undecodable(path: Path, error: UnicodeDecodeError) -> str:
                     "as UTF-8, or convert it, such as from Windows: iconv -f WINDOWS-1252 -t UTF-8 IN > OUT"
                 )
     return f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8"
+
+
+def one_line(text: object) -> str:
+    """Return a name without line breaks, for a message of one line."""
+    return " ".join(str(text).split())

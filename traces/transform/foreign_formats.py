@@ -9,15 +9,14 @@ import json
 import logging
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.text_files import split_name
-from ..errors import CorruptError, InputError
+from ..data.text_files import one_line, split_name
+from ..errors import CorruptError, InputError, TraceError
 from ..files import kind_of
 from .mask_tables import read_mask_csv
 
@@ -105,15 +104,19 @@ def _npz(path: Path) -> Foreign:
             if set(loaded.files) >= SPARSE:
                 return Foreign({path.stem: _sparse(path)}, {}, {})
             arrays = {name: np.asarray(loaded[name]) for name in loaded.files}
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise CorruptError(f"{path} is not a readable .npz archive ({error})") from error
-    except InputError:
+    except TraceError:
         raise
     except ValueError as error:
         kind = kind_of(path)
         if kind and kind != "a ZIP archive":
             raise InputError(f"{path} is {kind}; give {KINDS}") from None
-        raise InputError(f"{path}: arrays of Python objects are refused, save plain numbers; give {KINDS}") from error
+        if kind == "" or "pickle" in str(error) or "object" in str(error):
+            raise InputError(
+                f"{path}: arrays of Python objects are refused, save plain numbers; give {KINDS}"
+            ) from error
+        raise CorruptError(f"{path} is not a readable .npz archive ({one_line(error)})") from error
+    except Exception as error:  # zipfile, zlib and numpy's parser of headers raise kinds of their own
+        raise CorruptError(f"{path} is not a readable .npz archive ({one_line(error)})") from error
     return _sorted_out(path, arrays)
 
 
@@ -160,10 +163,10 @@ def _torch(path: Path) -> dict[str, NDArray[Any]]:
             f"{path} holds Python objects, which are not loaded from a file; save the tensors alone: "
             "torch.save({'NAME': mask}, FILE)"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # torch raises a dozen unrelated kinds for a damaged file
         if "TorchScript" in str(error):
             raise InputError(f"{path} is a TorchScript program, not tensors; save its tensors alone") from None
-        raise CorruptError(f"{path} is not a readable torch file ({str(error).splitlines()[0]})") from error
+        raise CorruptError(f"{path} is not a readable torch file ({one_line(error)[:200]})") from error
     if isinstance(held, torch.Tensor):
         return {path.stem: _tensor(path, path.stem, held)}
     if not isinstance(held, dict) or not held:
@@ -209,12 +212,10 @@ def _npy(path: Path) -> NDArray[Any]:
     """Map an array into memory: rows are read when they are packed."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        if "objects" in str(error) or "pickle" in str(error):
+    except Exception as error:  # numpy's parser of headers raises kinds of its own
+        if isinstance(error, ValueError) and ("objects" in str(error) or "pickle" in str(error)):
             raise InputError(f"{path}: arrays of Python objects are refused, save plain numbers") from error
-        raise CorruptError(f"{path} is not a readable .npy array ({error})") from error
-    except (OSError, EOFError) as error:
-        raise CorruptError(f"{path} is not a readable .npy array ({error})") from error
+        raise CorruptError(f"{path} is not a readable .npy array ({one_line(error)})") from error
     if array.ndim == 4:  # DNNsim: batch, channels, height, width
         if array.shape[2:] != (1, 1):
             raise InputError(

@@ -233,6 +233,13 @@ def test_torch_files_are_never_executed_and_say_what_is_wrong(tmp_path: Path) ->
     torch.save(torch.tensor(MASK), tmp_path / "cut.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "cut.pt").read_bytes()[:-200])
     (tmp_path / "text.pt").write_text("no tensors")
+    (tmp_path / "short.pt").write_bytes(b"\x80\x02\x8a\n.")
+    np.savez_compressed(tmp_path / "deflated.npz", m=MASK)
+    packed = bytearray((tmp_path / "deflated.npz").read_bytes())
+    packed[60:90] = b"\xff" * 30
+    (tmp_path / "deflated.npz").write_bytes(packed)
+    np.save(tmp_path / "header.npy", MASK)
+    (tmp_path / "header.npy").write_bytes((tmp_path / "header.npy").read_bytes().replace(b"}", b"("))
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     (tmp_path / "empty.safetensors").write_bytes(b"")
     wanted = {
@@ -241,6 +248,9 @@ def test_torch_files_are_never_executed_and_say_what_is_wrong(tmp_path: Path) ->
         "list.pt": (InputError, "holds a list, not tensors by name"),
         "complex.pt": (InputError, "dtype complex64"),
         "cut.pt": (CorruptError, "not a readable torch file"),
+        "short.pt": (CorruptError, "not a readable torch file"),
+        "deflated.npz": (CorruptError, "not a readable .npz archive"),
+        "header.npy": (CorruptError, "not a readable .npy array"),
         "text.pt": (InputError, "not a file that torch.save wrote"),
         "cut.safetensors": (CorruptError, "not a readable safetensors file"),
         "empty.safetensors": (CorruptError, "not a readable safetensors file"),
@@ -361,6 +371,10 @@ READABLE = {
     "blanks.csv": TABLE.replace("text,label", " text , label").encode(),
     "semicolons.csv": TABLE.replace(",", ";").encode(),
     "tabs.tsv": TABLE.replace(",", "\t").encode(),
+    "quoted.csv": TABLE.replace("text,label", '"text","label; no, or\\nyes",label')
+    .replace(",0", ",,0")
+    .replace(",1", ",,1")
+    .encode(),
     "packed.csv.gz": gzip.compress(TABLE.encode()),
     "packed.jsonl.GZ": gzip.compress(LINES.encode()),
 }
@@ -408,6 +422,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "ragged.csv": (TABLE.encode() + b"a, b, c,1\n", "Expected 2 fields in line 22, saw 4; put cells that hold the sep"),
     "first.csv": (b"text,label\nHello, world,1\nand,0\n", "line 2 has more cells than line 1; put cells"),
     "quote.csv": (b'text,label\n"cut here,1\nb,0\n', "EOF inside string"),
+    "tie.csv": (b"text;a,b\n1;2,3\n", "line 1 has as many ',' as ';'"),
     "twice.csv": (b"text,text,label\na,b,0\n", "line 1 names two columns 'text'"),
     "hole.csv": (TABLE.encode() + b",1\n", "column 'text' is empty in 1 rows, such as row 21"),
     "cut.jsonl": (LINES.encode() + b'\n{"text": "un', "line 21, column 10: Unterminated string"),
@@ -426,6 +441,9 @@ BAD: dict[str, tuple[bytes, str]] = {
     "cut.parquet": (b"PAR1 and no more", "is damaged or not Parquet"),
     "sheet.csv": (b"PK\x03\x04 and a spreadsheet", "is a ZIP archive, not UTF-8 text"),
     "sheet.xlsx": (b"PK\x03\x04 and a spreadsheet", "ends in '.xlsx', a ZIP archive; convert it to .csv, .tsv"),
+    "name.json": (b'[{"a\\ud800": 1}]', "a column's name holds half a character"),
+    "lines.csv": (b'"a\nb",c\n1,2\n', "no column 'text'; known: a b, c"),
+    "latin.csv.gz": (gzip.compress(TABLE.encode("cp1252"))[:-8], "latin.csv.gz"),
     "cut.csv.gz": (gzip.compress(os.urandom(999).hex().encode())[:-50], "its compression is damaged"),
 }
 
