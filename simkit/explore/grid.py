@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .spec import SweepSpec
 
-Values = Mapping[str, Sequence[Any]]
+Values = Mapping[str, Any]
 Fields = tuple[tuple[str, Any], ...]
 Group = tuple[Fields, ...]
 # names that constraints may use besides the fields

@@ -67,7 +67,8 @@ def sweep(
     weights : str or sequence of str
         As in `simkit.replay`; several are one more axis.
     fields : mapping of str to sequence, optional
-        Values of arch fields, crossed: ``{"lanes": [8, 16], "memory.bandwidth": ["25 GB/s", "100 GB/s"]}``.
+        Values of arch fields, crossed: ``{"lanes": [8, 16], "memory.bandwidth": ["25 GB/s", "100 GB/s"]}``; a list, one
+        value, or a range ``{"from": 4, "to": 64, "points": 5, "scale": "log"}``.
     constraints : sequence of str
         Expressions that a point must fulfil, such as ``"lanes * tiles <= 256"``; see `simkit.explore.expression`.
     out : path, optional
