@@ -27,12 +27,14 @@ import secrets
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptError, InputError, StorageError
+from ..files import kind_of
 from .arrays import COLUMNS, Layout, SiteMeta, array_name, count_ones, create_array
 from .bits import Words, words_per_row
 from .folder import Folder
@@ -74,6 +76,11 @@ def read_root(folder: Folder) -> Root:
         If the root was truncated or altered.
     """
     data = folder.read("zarr.json")
+    if data is None and not folder.is_url and os.path.isfile(folder.root):
+        kind = kind_of(Path(folder.root)) or "a file"
+        raise InputError(
+            f"'{folder.path}' is {kind}, not a trace, which is a folder; masks become one by 'simkit trace import'"
+        )
     if data is None:
         raise InputError(f"no trace at '{folder.path}' (no zarr.json there); record one with 'simkit record'")
     try:

@@ -352,6 +352,15 @@ def test_paths_are_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     made.verify()
 
 
+@pytest.mark.parametrize(("name", "kind"), [("m.csv", "a CSV"), ("r.parquet", "Parquet"), ("m.bin", "a file")])
+def test_a_file_is_no_trace(name: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    writers = {"m.csv": FRAME.to_csv, "r.parquet": named("n").to_parquet, "m.bin": lambda path: path.write_bytes(b"\0")}
+    writers[name](path)
+    with pytest.raises(InputError, match=rf"{name}' is {kind}, not a trace, .*'simkit trace import'"):
+        traces.open_trace(str(path))
+
+
 # --- data sets in files
 
 ROWS = [{"text": f"caf\u00e9 {i}", "label": i % 2} for i in range(20)]
