@@ -20,8 +20,9 @@ from simkit.errors import CorruptError, InputError
 from simkit.explore.grid import make_plan
 from simkit.explore.spec import Range, SweepSpec
 from simkit.measure.bundle import write_bundle
+from simkit.validation.bundles import validate_bundle
 from simkit.validation.gemm import data_sheet, gemm_sets, read_gemms, shipped
-from simkit.validation.gpu import validate_bundle, validate_reference
+from simkit.validation.gpu import validate_reference
 
 
 def range_of(**given: Any) -> Range:
@@ -332,7 +333,7 @@ def test_bundles_without_usable_rows_score_nothing(tmp_path: Path, capsys: pytes
 def test_a_validation_that_scores_nothing_is_no_success(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simkit.validation.gpu.validate_bundle", lambda device: [])
+    monkeypatch.setattr("simkit.validation.bundles.validate_bundle", lambda device: [])
     code, err = told(capsys, "validate", "--bundle", "l4", "--json")
     assert (code, "nothing was scored" in err) == (2, True)
 
