@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..models.load import padding_token
 
 Tokens = Sequence[int]
 
@@ -73,10 +72,10 @@ def stack_of(site: str) -> str:
     return next((part for part in site.split(".") if part in ("encoder", "decoder")), "")
 
 
-def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
+def encode(tokenizer: Any, texts: Sequence[str], max_length: int, pad: int) -> list[list[int]]:
     """Tokenize and truncate; an empty text keeps its special tokens, or one padding token where there are none."""
     rows = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    return [ids if ids else [padding_token(tokenizer)] for ids in rows]
+    return [ids if ids else [pad] for ids in rows]
 
 
 def padded(rows: Sequence[Tokens], pad: int, side: str = "right") -> tuple[Any, Any]:

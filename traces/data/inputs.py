@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, library_errors
+from ..models.limits import check_positions, check_tokens
 from ..models.load import image_statistics, load_config, load_feature_extractor, load_tokenizer, modality, padding_token
 from ..models.patches import PatchGrid
 from .batches import Batch, collate, encode
@@ -138,7 +139,7 @@ def _read_image(source: str | bytes) -> Any:
         raise InputError(f"image {name} cannot be read ({error}); give a PNG, JPEG or other image file") from error
 
 
-def prepare(model: str, task: str, split: Split, max_length: int = 64) -> Inputs:
+def prepare(model: str, task: str, split: Split, max_length: int = 64, decoded: int = 0, front: int = 0) -> Inputs:
     """Tokenize texts, resize images or read speech for a model.
 
     Parameters
@@ -152,6 +153,8 @@ def prepare(model: str, task: str, split: Split, max_length: int = 64) -> Inputs
     max_length : int
         Tokens kept of each text. An image becomes the largest square grid of patches that, with the model's special
         tokens, has no more of them, and is no larger than the model's own.
+    decoded, front : int
+        Tokens that will be decoded after each text, and virtual ones put in front of it: they need positions too.
 
     Returns
     -------
@@ -160,7 +163,8 @@ def prepare(model: str, task: str, split: Split, max_length: int = 64) -> Inputs
     Raises
     ------
     InputError
-        If the model takes another kind of item, or the task another kind of label, than the split has.
+        If the model takes another kind of item, or the task another kind of label, than the split has; if a text is
+        longer than the model has positions for, or has a token that it has no embedding for.
     """
     config = load_config(model)
     wanted = modality(config)
@@ -171,34 +175,51 @@ def prepare(model: str, task: str, split: Split, max_length: int = 64) -> Inputs
         )
     if wanted == "images":
         return _images(model, config, task, split, max_length)
+    made = _texts(model, config, task, split, max_length)
+    check_positions(model, config, made.lengths, made.targets, decoded, front)
+    return made
+
+
+def _texts(model: str, config: Any, task: str, split: Split, max_length: int) -> Inputs:
+    """Tokenize, of speech what is to be said."""
+    wanted = modality(config)
     tokenizer = load_tokenizer(model)
-    pad = padding_token(tokenizer)
+    pad = padding_token(tokenizer, config)
+
+    def tokens_of(texts: Sequence[str]) -> list[list[int]]:
+        remedy = "check its tokenizer's files, or raise max_length"
+        with library_errors(f"the tokenizer of model '{model}' failed at max_length {max_length}", remedy):
+            rows = encode(tokenizer, texts, max_length, pad)
+        check_tokens(model, config, tokenizer, rows)
+        return rows
+
     if getattr(config, "is_encoder_decoder", False) and task in ("seq2seq", "features"):
-        targets, labelled = _targets(tokenizer, split, max_length), split.labels is not None
+        targets, labelled = _targets(split, tokens_of), split.labels is not None
         start = getattr(config, "decoder_start_token_id", None)
         start = pad if start is None else int(start)
+        check_tokens(model, config, tokenizer, [[start]])
         if wanted == "audio":
             from .audio import SpeechInputs
 
             extractor, heard = load_feature_extractor(model), int(config.max_source_positions)
             return SpeechInputs(split.items, extractor, heard, targets, pad, start, labelled)
-        return PairInputs(encode(tokenizer, split.texts, max_length), targets, pad, start, labelled)
+        return PairInputs(tokens_of(split.texts), targets, pad, start, labelled)
     if wanted == "audio" or task == "seq2seq":
         raise InputError(
             f"task '{task}' does not fit model '{model}' ({config.model_type}); name another model or task"
         )
-    tokens = encode(tokenizer, split.texts, max_length)
+    tokens = tokens_of(split.texts)
     if task == "causal-lm":
         return TextInputs(tokens, pad, predict_next=True)
     return TextInputs(tokens, pad, _labels(task, split))
 
 
-def _targets(tokenizer: Any, split: Split, max_length: int) -> list[list[int]]:
+def _targets(split: Split, tokens_of: Callable[[Sequence[str]], list[list[int]]]) -> list[list[int]]:
     if split.labels is None:
         return [[] for _ in range(len(split))]
     if not all(isinstance(label, str) for label in split.labels):
         raise InputError("sequence to sequence needs target texts; name their column with label=...")
-    return encode(tokenizer, [str(label) for label in split.labels], max_length)
+    return tokens_of([str(label) for label in split.labels])
 
 
 def _labels(task: str, split: Split) -> Any:

@@ -6,16 +6,23 @@ reads PyTorch files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import FetchError, InputError, TraceError, did_you_mean
+from ..errors import FetchError, InputError, did_you_mean, library_errors
 from ..fetch import settle_hub_access, unpacked
+from .limits import vocabulary_size
 from .loaders.packaged import MODELS, ModelEntry
-from .quiet import quiet_transformers
+from .quiet import without_load_report
+from .weights import check_weights, known_prefixes, shown_prefixes
 
 TASKS = ("classification", "regression", "causal-lm", "seq2seq", "image-classification", "features")
+ADAPTER_CONFIG = "adapter_config.json"
+
+logger = logging.getLogger(__name__)
 
 
 def list_models() -> list[ModelEntry]:
@@ -98,8 +105,18 @@ def default_task(name: str) -> str:
     return next((task for ending, task in kinds.items() if architectures[0].endswith(ending)), "features")
 
 
-def load_model(name: str, task: str = "classification", labels: int = 2, seed: int = 0, **config: Any) -> Any:
-    """Load a model in float32, in evaluation mode.
+def load_model(
+    name: str,
+    task: str = "classification",
+    labels: int | None = None,
+    seed: int = 0,
+    needs_head: str = "",
+    **config: Any,
+) -> Any:
+    """Load a model in float32, in evaluation mode, with every weight of its files in its place.
+
+    Names of weights that a well-known wrapper has prefixed (``_orig_mod.``, ``module.``, ``base_model.model.``) are
+    read without the prefix, with a warning.
 
     Parameters
     ----------
@@ -107,10 +124,13 @@ def load_model(name: str, task: str = "classification", labels: int = 2, seed: i
         A packaged name (see `list_models`), a local folder, or a hub name.
     task : str
         One of `TASKS`; decides the head.
-    labels : int
-        Classes of a classification head.
+    labels : int, optional
+        Classes of a classification head: where the stored head has another number, a new one takes its place, with a
+        warning. As many as the stored head has by default.
     seed : int
         Seeds the initial weights of a head the checkpoint lacks.
+    needs_head : str
+        What the head's stored weights are needed for, such as ``"decoding tokens"``: a model without is then refused.
     **config
         Overrides of the model's configuration, such as dropout rates.
 
@@ -121,7 +141,8 @@ def load_model(name: str, task: str = "classification", labels: int = 2, seed: i
     Raises
     ------
     InputError
-        If the name or the task is not known.
+        If the name or the task is not known, or weights of the model are missing in its files, have no place in it,
+        or have another shape; see `traces.models.weights.check_weights`.
     FetchError
         If a packaged model cannot be downloaded.
     """
@@ -141,35 +162,88 @@ def load_model(name: str, task: str = "classification", labels: int = 2, seed: i
     facts = load_config(name)
     if modality(facts) == "audio" and task == "seq2seq":
         classes[task] = transformers.AutoModelForSpeechSeq2Seq
-    if task.endswith("classification"):
+    if task.endswith("classification") and labels is not None:
         config["num_labels"] = labels
     elif task == "regression":
         config |= {"num_labels": 1, "problem_type": "regression"}
-    if task in ("classification", "regression") and getattr(facts, "pad_token_id", None) is None:
-        config["pad_token_id"] = padding_token(load_tokenizer(name))  # decoders look for the last token before it
-    torch.manual_seed(seed)
-    load = classes[task].from_pretrained
+    config |= _padding(name, task, facts)
     folder = model_folder(name)
-    with quiet_transformers():
-        model = _guarded(name, lambda: load(folder, trust_remote_code=False, dtype=torch.float32, **config))
+    if (Path(folder) / ADAPTER_CONFIG).is_file():  # transformers would load it too, and report on the adapter alone
+        raise InputError(
+            f"model '{name}' has an adapter in its folder ({ADAPTER_CONFIG}); give the base model's folder, and this "
+            "one with --adapter"
+        )
+
+    def load(**more: Any) -> Any:
+        torch.manual_seed(seed)
+        with _loading(name), without_load_report():
+            return classes[task].from_pretrained(
+                folder,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                **config,
+                **more,
+            )
+
+    model, info = load()
+    renaming = known_prefixes(info["unexpected_keys"]) if info["missing_keys"] else {}
+    if renaming:
+        logger.warning(
+            "model '%s': the names of its weights are read without %s", name, shown_prefixes(info["unexpected_keys"])
+        )
+        model, info = load(key_mapping=renaming)
+    resized = task == "regression" or labels is not None
+    check_weights(model, info, name, resized, needs_head)
     return model.eval()
 
 
-def _guarded(name: str, load: Callable[[], Any]) -> Any:
+def _padding(name: str, task: str, facts: Any) -> dict[str, int]:
+    """Return the padding token to configure, where the model has none or no embedding for it."""
+    own, size = getattr(facts, "pad_token_id", None), vocabulary_size(facts)
+    beyond = own is not None and size is not None and not 0 <= own < size
+    # decoders with a classification head look for the last token before it
+    if beyond or (own is None and task in ("classification", "regression")):
+        return {"pad_token_id": padding_token(load_tokenizer(name), facts)}
+    return {}
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
     """Turn the many ways in which transformers fails on a name into one line."""
-    try:
+    if name in MODELS:
+        what, kind = f"could not load the packaged model '{name}'", FetchError
+        remedy = f"delete {model_folder(name)} and try again"
+    else:
+        near = "" if Path(name).is_dir() else did_you_mean(name, MODELS)
+        what, kind = f"could not load model '{name}'{near}", InputError
+        remedy = _remedy(name)
+    with library_errors(what, remedy, kind):
+        yield
+
+
+def _remedy(name: str) -> str:
+    folder = Path(name)
+    if (folder / ADAPTER_CONFIG).is_file():
+        return "this is an adapter's folder: give it with --adapter, and its base model with --model"
+    if (folder / "config.json").is_file():
+        return "check or replace the files in its folder"
+    return "a hub name needs network access, a local one a folder with config.json"
+
+
+def _guarded(name: str, load: Callable[[], Any]) -> Any:
+    with _loading(name):
         return load()
-    except TraceError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if name in MODELS:
-            hint = f"could not load the packaged model '{name}' ({first})"
-            raise FetchError(f"{hint}; delete {model_folder(name)} and try again") from error
-        hint = f"could not load model '{name}'{did_you_mean(name, MODELS)} ({first})"
-        raise InputError(f"{hint}; a hub name needs network access, a local one a folder with config.json") from error
 
 
-def padding_token(tokenizer: Any) -> int:
-    """Return the padding token's id; decoders often have none, and any id does under a mask."""
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
+def padding_token(tokenizer: Any, config: Any) -> int:
+    """Return a token id to pad with: any id that has an embedding does under a mask.
+
+    The first that the model has an embedding for: the model's own padding, which some look for in their input, the
+    tokenizer's, the end of text, and 0. Decoders often have no padding, and a tokenizer may have been given one that
+    the model knows nothing of.
+    """
+    size = vocabulary_size(config)
+    known = (getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((int(i) for i in known if isinstance(i, int) and i >= 0 and (size is None or i < size)), 0)

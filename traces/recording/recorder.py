@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from ..data.batches import Batch
 from ..data.inputs import prepare
 from ..data.load import load_data
-from ..errors import InputError, NumericError, did_you_mean
+from ..errors import InputError, NumericError, did_you_mean, library_errors
+from ..models.adapters import is_peft_folder, load_adapter
 from ..models.experts import recorded_experts
 from ..models.load import load_model
 from ..models.prompts import virtual_tokens
@@ -45,6 +46,7 @@ COMMIT_SECONDS = 5.0
 COMMIT_BYTES = 64 << 20
 PASSES = 8  # forward passes that may wait to be written,
 WAITING_BYTES = 64 << 20  # and their bytes
+CANNOT_RUN = "check its configuration and tokenizer, or name another task (--task)"
 DTYPES = ("float32", "bfloat16", "float16")
 Columns = dict[str, NDArray[np.int32]]
 
@@ -86,7 +88,7 @@ def record(
     model : str
         Packaged, local or hub name; with `adapter` it must be the tuned model's own.
     adapter : str or Path, optional
-        Folder of a tuning made by `tune`.
+        Folder of a tuning made by `tune`, or an adapter's that the peft library wrote.
     data : str
         Packaged, local or hub data set; its held-out split is used.
     limit : int, optional
@@ -163,7 +165,8 @@ def record(
     content = load_data(data, text=text or "text", label=label or "label", task=read)
     split = content.test.head(budget.sequences(data, len(content.test)))
     split = split if read == "seq2seq" else replace(split, labels=None)
-    plan = Plan(prepare(model, chosen, split, max_length), budget, batch_size, new_tokens, data)
+    inputs = prepare(model, chosen, split, max_length, new_tokens, tuned["front"] if tuned else 0)
+    plan = Plan(inputs, budget, batch_size, new_tokens, data)
     facts: dict[str, Any] = {
         "model": {"name": model},
         "data": {"name": data, "split": "held-out", "sequences": plan.sequences, "max_length": max_length},
@@ -224,7 +227,7 @@ class _Session:
         try:
             for name, words in weights.items():
                 writer.write_weight(name, words)
-            spent = self._forward(model.to(self.settings.device), sites, writer)
+            spent = self._forward(model, sites, writer)
             trace = open_trace(self.out, options)
             writer.commit(status="complete", hash=content_hash(trace), recorder=spent, **self._reached(trace, spent))
         finally:
@@ -243,12 +246,16 @@ class _Session:
     def _load(self) -> Any:
         import torch
 
-        if self.settings.adapter is None:
-            model = load_model(self.facts["model"]["name"], self.facts["task"])
+        name, task, adapter = self.facts["model"]["name"], self.facts["task"], self.settings.adapter
+        needs_head = "decoding tokens" if self.new_tokens else ""
+        if adapter is None:
+            model = load_model(name, task, needs_head=needs_head)
+        elif is_peft_folder(adapter):
+            model = load_adapter(adapter, name, task, self.facts["merged"], needs_head)
         else:
             from ..tuning.result import load_tuned
 
-            model = load_tuned(self.settings.adapter, merge=self.facts["merged"])[0]
+            model = load_tuned(adapter, merge=self.facts["merged"])[0]
         return model.to(getattr(torch, self.facts["dtype"])) if "dtype" in self.facts else model
 
     def _attrs(self, model: Any, every: list[MLPSite], linked: Linked) -> dict[str, Any]:
@@ -257,7 +264,8 @@ class _Session:
         ops = {}
         for key, probe in (("ops", prompt_probe), ("ops_decode", decode_probe))[: 1 + bool(self.new_tokens)]:
             shapes = probe_shapes(model)
-            templates = probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, every, linked)
+            with library_errors(f"model '{self.facts['model']['name']}' cannot run a short sample", CANNOT_RUN):
+                templates = probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, every, linked)
             ops[key] = squeeze([t.to_dict() for t in templates])
         return (
             self.facts
@@ -283,7 +291,7 @@ class _Session:
         device = accelerator(self.settings.device)
         try:
             with device or nullcontext():
-                return self._batches(model, sites, writer, device)
+                return self._batches(model.to(self.settings.device), sites, writer, device)
         except torch.cuda.OutOfMemoryError as error:
             size = self.facts["batch_size"]
             raise InputError(
@@ -349,7 +357,8 @@ class _Session:
         import torch
 
         batch, size = self._inputs(model, index), 0
-        with clock.forward(), torch.inference_mode():
+        failed = library_errors(f"model '{self.facts['model']['name']}' cannot run batch {index}", CANNOT_RUN)
+        with failed, clock.forward(), torch.inference_mode():
             for columns in run_batch(model, batch, index, self.new_tokens):
                 packet = tap.take()
                 worker.put(partial(self._store, writer, columns, packet, batch.rows), packet.size_bytes)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CorruptError, InputError
-from ..quiet import quiet_transformers
+from ..quiet import without_load_report
 
 Extract = Callable[[Path, Path], None]
 
@@ -107,7 +107,7 @@ def save(model: Any, weights: Mapping[str, Any], folder: Path, absent: tuple[str
             raise CorruptError(f"converting {type(model).__name__}: '{name}' is {got}, not {due}")
     model.load_state_dict(tensors, strict=False)
     model.tie_weights()
-    with quiet_transformers():
+    with without_load_report():
         model.save_pretrained(folder)
 
 
