@@ -72,7 +72,7 @@ def stack_of(site: str) -> str:
     return next((part for part in site.split(".") if part in ("encoder", "decoder")), "")
 
 
-def encode(tokenizer: Any, texts: Sequence[str], max_length: int, pad: int) -> list[list[int]]:
+def encode(tokenizer: Any, texts: Sequence[str], max_length: int, pad: int = 0) -> list[list[int]]:
     """Tokenize and truncate; an empty text keeps its special tokens, or one padding token where there are none."""
     rows = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     return [ids if ids else [pad] for ids in rows]

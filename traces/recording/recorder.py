@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..data.batches import Batch
 from ..data.inputs import prepare
 from ..data.load import load_data
-from ..errors import InputError, NumericError, did_you_mean, library_errors
+from ..errors import InputError, NumericError, did_you_mean
 from ..models.adapters import is_peft_folder, load_adapter
 from ..models.experts import recorded_experts
 from ..models.load import load_model
@@ -37,7 +37,7 @@ from ..storage.trace import Trace, open_trace
 from .device import Cuda, accelerator, resolve_device
 from .hooks import VALUES, Packet, SiteTap, parse_variants
 from .overhead import Clock
-from .passes import run_batch, spread
+from .passes import run_batch, running, spread
 from .schedule import Plan, as_budget, choose_task, tuning_of
 from .targets import Linked, places, site_metas
 from .writer_thread import Worker
@@ -46,7 +46,6 @@ COMMIT_SECONDS = 5.0
 COMMIT_BYTES = 64 << 20
 PASSES = 8  # forward passes that may wait to be written,
 WAITING_BYTES = 64 << 20  # and their bytes
-CANNOT_RUN = "check its configuration and tokenizer, or name another task (--task)"
 DTYPES = ("float32", "bfloat16", "float16")
 Columns = dict[str, NDArray[np.int32]]
 
@@ -264,7 +263,7 @@ class _Session:
         ops = {}
         for key, probe in (("ops", prompt_probe), ("ops_decode", decode_probe))[: 1 + bool(self.new_tokens)]:
             shapes = probe_shapes(model)
-            with library_errors(f"model '{self.facts['model']['name']}' cannot run a short sample", CANNOT_RUN):
+            with running(model, "a short sample"):
                 templates = probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, every, linked)
             ops[key] = squeeze([t.to_dict() for t in templates])
         return (
@@ -357,8 +356,7 @@ class _Session:
         import torch
 
         batch, size = self._inputs(model, index), 0
-        failed = library_errors(f"model '{self.facts['model']['name']}' cannot run batch {index}", CANNOT_RUN)
-        with failed, clock.forward(), torch.inference_mode():
+        with clock.forward(), torch.inference_mode():
             for columns in run_batch(model, batch, index, self.new_tokens):
                 packet = tap.take()
                 worker.put(partial(self._store, writer, columns, packet, batch.rows), packet.size_bytes)
