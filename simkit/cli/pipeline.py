@@ -81,6 +81,9 @@ def tune(
     seed: Annotated[int | None, typer.Option(help="Seed; the tuning's own by default.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only this many training examples.")] = None,
     task: Annotated[str | None, typer.Option(help="Task; what the model is for by default.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Folder of a finished tuning to start from.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Folder of a finished tuning to distil from.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Site pattern for a model whose family is unknown.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
     """Tune a model; a stopped run goes on where it was."""
@@ -96,6 +99,9 @@ def tune(
         seed=seed,
         limit=limit,
         task=task,
+        init=init,
+        teacher=teacher,
+        sites=site,
         progress=progress(),
     )
     if as_json:
@@ -109,7 +115,7 @@ def record(
     model: Annotated[str, typer.Option(help="Packaged, hub or local model.")],
     data: Annotated[str, typer.Option(help="Packaged or hub data set, or a CSV/JSONL/Parquet file.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Where the trace goes: T.zarr or an fsspec URL.")],
-    adapter: Annotated[Path | None, typer.Option(help="Folder of a tuning made by simkit tune.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of simkit tune, or of the peft library.")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Sequences to record; 256 unless --tokens or --seconds is given.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Adapter folders of the peft library that other tools trained: loaded whole, or refused with the weight that is wrong."""
+"""Adapter folders of the peft library that other tools trained: loaded whole, or refused by the weight at fault."""
 
 from __future__ import annotations
 

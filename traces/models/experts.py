@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..errors import InputError
-from .sites import MLPSite, weight_shape
+from .sites import MLPSite, find_sites, weight_shape
 
 IMPLEMENTATION = "zeroskip_recorded"
 CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_k")
@@ -72,6 +72,50 @@ def expert_sites(model: Any) -> list[MLPSite]:
             activation = f"{block}.act_fn" if hasattr(model.get_submodule(block), "act_fn") else None
             found.append(MLPSite(f"layers.{layer}.{shared}down", layer, full, *shape, activation, True))
     return found
+
+
+def name_sites(model: Any, patterns: Sequence[str] | None) -> None:
+    """Keep the patterns that name a model's down-projections by hand with the model, for all that look for them."""
+    if patterns:
+        model.site_patterns = tuple(patterns)
+
+
+def model_sites(model: Any, patterns: str | Sequence[str] | None = None) -> list[MLPSite]:
+    """Return a model's down-projections: named by hand, those of its experts, or by the table of families.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A transformers model, wrapped by peft or not, merged or not.
+    patterns : str or sequence of str, optional
+        As for `traces.models.sites.find_sites`; what `name_sites` kept with the model by default.
+
+    Raises
+    ------
+    InputError
+        If the family is not in the table, holds no experts, and no pattern is given; or nothing matches a pattern.
+    """
+    patterns = patterns or getattr(model, "site_patterns", None)
+    if patterns is None and has_experts(model):
+        return expert_sites(model)
+    return find_sites(model, patterns)
+
+
+def dense_sites(model: Any) -> list[MLPSite]:
+    """Return a model's down-projections for a tuning that changes single MLP blocks.
+
+    Raises
+    ------
+    InputError
+        If there are none, as for `model_sites`, or they are experts'.
+    """
+    sites = model_sites(model)
+    if any(site.experts for site in sites):
+        raise InputError(
+            f"a part of this tuning changes MLP blocks, and those of this '{model.config.model_type}' model are "
+            "mixtures of experts; use lora, dora or adalora without such parts"
+        )
+    return sites
 
 
 def _linear(module: Any, name: str, expert: int, rows: Any) -> Any:

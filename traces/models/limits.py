@@ -28,9 +28,12 @@ def check_tokens(model: str, config: Any, tokenizer: Any, rows: Sequence[Sequenc
     ----------
     model : str
         Its name, for the message.
-    config, tokenizer
+    config : PreTrainedConfig
         The model's.
-    rows : sequence of token ids
+    tokenizer : PreTrainedTokenizer
+        The model's.
+    rows : sequence of sequences of int
+        Token ids.
 
     Raises
     ------
@@ -55,6 +58,7 @@ def position_limits(config: Any) -> dict[str, int]:
     Parameters
     ----------
     config : PreTrainedConfig
+        The model's: it is built from it without weights.
 
     Returns
     -------
@@ -100,6 +104,7 @@ def check_positions(
     model : str
         Its name, for the message.
     config : PreTrainedConfig
+        The model's.
     lengths, targets : sequence of int
         Tokens of each item in the first stack and in the decoder behind it.
     decoded : int

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..models.experts import expert_sites, has_experts
+from ..models.experts import model_sites
 from ..models.routing import routed_links
-from ..models.sites import MLPSite, find_sites, gate_sites, weight_shape
+from ..models.sites import MLPSite, gate_sites, weight_shape
 from ..oplist.probe import projection
 from ..storage.arrays import SiteMeta
 from ..storage.bits import Words, pack
@@ -56,10 +56,7 @@ def places(
     InputError
         If there is no such layer, or nothing to record of a kind that was asked for.
     """
-    if patterns is None and has_experts(model):
-        every = expert_sites(model)
-    else:
-        every = find_sites(model, patterns)
+    every = model_sites(model, patterns)
     more, linked = [*gate_sites(every)], Linked()
     if mlp_inputs:
         more += _block_inputs(model, every, linked)

@@ -16,9 +16,10 @@ import torch
 
 from ..data.batches import Batch
 from ..errors import InputError
+from ..models.experts import model_sites
 from ..models.load import modality
 from ..models.prompts import virtual_tokens
-from ..models.sites import MLPSite, find_sites
+from ..models.sites import MLPSite
 from ..oplist.ops import OpSpec, Template, expand
 from ..oplist.probe import _Event, _Watch, probe_ops
 
@@ -142,7 +143,7 @@ def step_ops(
         places[:] = [event.module for event in collector.events]
         return collector.events
 
-    sites = find_sites(net)
+    sites = model_sites(net)
     forward = probe_ops(net, runs, shapes, sites, watcher=watch)
     if any(site.experts for site in sites):
         raise InputError("the cost of tuning a mixture of experts depends on its routing; it is not modelled")
@@ -222,7 +223,7 @@ def masked(steps: StepOps, net: Any) -> StepOps:
     activation is zero wherever the activation is: those outputs of ``down.grad_input`` are not needed, and
     ``up.grad_input`` and ``up.grad_weight`` read zeros there.
     """
-    sites = {site.layer: site for site in find_sites(net) if site.call == 0}
+    sites = {site.layer: site for site in model_sites(net) if site.call == 0}
     return replace(steps, backward=[_marked(t, sites.get(t.layer), net) for t in steps.backward])
 
 

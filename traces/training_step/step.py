@@ -244,18 +244,19 @@ def tuning_step(
     from ..tuning.result import MEASUREMENTS, build_model, open_result
     from .memory import step_memory
 
-    decided = None
+    decided, sites_by_hand = None, None
     if isinstance(tuning, (str, Path)) and (Path(tuning) / MEASUREMENTS).is_file():
         done = open_result(tuning)
         plan, facts = done.tuning, done.measurements
         model, wanted, labels = facts["model"], facts["task"], facts["labels"]
         decided = _decided(done.path)
+        sites_by_hand = facts.get("sites")
     else:
         from ..tuning.registry import load_tuning
 
         plan, wanted = load_tuning(tuning), task or default_task(model)
     sample, labels = _sample(model, wanted, plan, data, labels)
-    net = build_model(model, wanted, labels, plan, decided, sample).net.train()
+    net = build_model(model, wanted, labels, plan, decided, sample, sites=sites_by_hand).net.train()
     if not any(p.requires_grad for p in net.parameters()):
         raise InputError(f"tuning '{plan.name}' leaves nothing to train in this model; choose a module")
     sites: dict[str, StepSite | SingleSite] = {

@@ -31,6 +31,8 @@ def of_tokens(value: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
 class ActivationTap:
     """Hooks that keep each MLP site's activations of the last forward pass.
 
+    What enters experts is noted by `traces.models.experts.recorded_experts`: a row of a token holds all its experts' elements.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -45,7 +47,8 @@ class ActivationTap:
         self._sites = sites
         self._calls: dict[str, int] = {}
         self._handles = []
-        for name in dict.fromkeys(site.module for site in sites):
+        self._experts = {site.name: site.module for site in sites if site.experts}
+        for name in dict.fromkeys(site.module for site in sites if not site.experts):
             site = next(s for s in sites if s.module == name)
             if at == "gate" and site.gate and site.activation is not None:
                 handle = model.get_submodule(site.activation).register_forward_hook(self._after(name))
@@ -63,6 +66,14 @@ class ActivationTap:
         call = self._calls.get(name, 0)  # ALBERT runs one layer's weights many times in a pass
         self._calls[name] = call + 1
         self._values.append((name, call, value))
+
+    def note(self, site: str, inner: torch.Tensor | None, many: int) -> None:
+        """Take what enters the down-projections of one layer's experts, (tokens, `many`, K); None where none ran."""
+        if inner is not None:
+            self._keep(self._experts[site], inner.flatten(1))
+
+    def choose(self, site: str, chosen: torch.Tensor) -> None:
+        """Take which experts were chosen: a density does not ask."""
 
     def take(self) -> list[torch.Tensor | None]:
         """Return the last pass's activations by site, None where a site did not run, and forget them."""

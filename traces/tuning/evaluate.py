@@ -9,7 +9,9 @@ import numpy as np
 
 from ..data.batches import sorted_order
 from ..data.items import Inputs
+from ..models.experts import recorded_experts
 from ..models.sites import MLPSite
+from ..recording.passes import running
 from .activations import ActivationTap, of_tokens
 from .score import LANGUAGE, Scores
 
@@ -27,7 +29,7 @@ def evaluate(net: Any, inputs: Inputs, sites: list[MLPSite], task: str, progress
     inputs : Inputs
         The items.
     sites : list of MLPSite
-        Where density is counted.
+        Where density is counted; where there are none, it is None.
     task : str
         One of `traces.models.load.TASKS`.
     progress : bool
@@ -51,24 +53,28 @@ def evaluate(net: Any, inputs: Inputs, sites: list[MLPSite], task: str, progress
     padded_share = np.zeros(len(sites))
     batches = sorted_order(inputs.lengths, BATCH_LANGUAGE if task in LANGUAGE else BATCH)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), recorded_experts(net, sites, tap):
             for rows in tqdm(
                 batches, desc="held-out", unit="batch", file=sys.stderr, disable=not progress, leave=False
             ):
                 batch = inputs.batch(rows).to(device)
-                scores.add(net(**batch.inputs), batch)
+                with running(net, "a held-out batch"):
+                    output = net(**batch.inputs)
+                scores.add(output, batch)
                 for i, value in enumerate(tap.take()):
                     if value is None:  # a block that was dropped, or that no token was routed to
                         continue
                     real = of_tokens(value, batch.keep(sites[i].name)) != 0
                     ones[i] += int(torch.count_nonzero(real))
                     places[i] += real.numel()
-                    padded_share[i] += int(torch.count_nonzero(value)) / value[0].numel()
+                    padded_share[i] += int(torch.count_nonzero(value)) * len(rows) / value.numel()
     finally:
         tap.close()
         net.train(training)
     ran = places > 0
     per_layer = np.divide(ones, places, out=np.zeros_like(ones), where=ran)
+    if not sites:
+        return {**scores.result(), "test_samples": len(inputs), "density": None}
     return {
         **scores.result(),
         "test_samples": len(inputs),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptError, InputError
 from ..files import write_atomic
+from ..models.experts import name_sites
 from ..models.load import load_model
 from .change import Change, Decided, Sample
 from .methods.lora import heads
+from .score import LANGUAGE
 from .spec import Tuning, load_tuning_file
 
 SCHEMA = "zeroskip.tuning/2"
@@ -53,8 +56,9 @@ class TuneResult:
 
     @property
     def density(self) -> float:
-        """Share of non-zeros at the down-projections' inputs, over real held-out tokens."""
-        return float(self.measurements["density"])
+        """Share of non-zeros at the down-projections' inputs, over real held-out tokens; NaN where none are known."""
+        found = self.measurements["density"]
+        return float("nan") if found is None else float(found)
 
 
 def open_result(path: str | Path) -> TuneResult:
@@ -116,6 +120,7 @@ def build_model(
     decided: Decided | None = None,
     sample: Sample | None = None,
     start: Path | None = None,
+    sites: Sequence[str] | None = None,
 ) -> Built:
     """Load a model and change it as the tuning says; all but heads and what the changes thaw is frozen.
 
@@ -131,15 +136,19 @@ def build_model(
         Training data to choose on, where nothing has been decided yet.
     start : Path, optional
         Folder of the finished tuning that this one begins with.
+    sites : sequence of str, optional
+        Patterns that name the down-projections of a family that is not in the table.
 
     Raises
     ------
     InputError
-        If that one's down-projections were fitted to another activation function, or what it trained has no place here.
+        If the model's files lack the head of a language model, which is not trained. If that one's down-projections were fitted to another activation function, or what it trained has no place here.
     """
     if start is not None:
         _goes_on(open_result(start).tuning, tuning)
-    net = load_model(model, task, labels, tuning.seed, **dropout_fields(model, tuning.train.dropout))
+    needs_head = f"tuning for {task}" if task in LANGUAGE else ""
+    net = load_model(model, task, labels, tuning.seed, needs_head, **dropout_fields(model, tuning.train.dropout))
+    name_sites(net, sites)
     net.requires_grad_(False)
     for name in heads(net):
         net.get_submodule(name).requires_grad_(True)
@@ -310,6 +319,8 @@ def load_tuned(path: str | Path, merge: bool = True) -> tuple[Any, TuneResult]:
     result = open_result(path)
     facts = result.measurements
     decided = read_tensors(result.path / DECIDED) if (result.path / DECIDED).is_file() else {}
-    built = build_model(facts["model"], facts["task"], facts["labels"], result.tuning, decided)
+    built = build_model(
+        facts["model"], facts["task"], facts["labels"], result.tuning, decided, sites=facts.get("sites")
+    )
     load_weights(built.net, result.path)
     return (built.merged() if merge else built.net).eval(), result

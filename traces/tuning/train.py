@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ def tune(
     test_limit: int | None = None,
     init: str | Path | None = None,
     teacher: str | Path | None = None,
+    sites: str | Sequence[str] | None = None,
     text: str | None = None,
     label: str | None = None,
     task: str | None = None,
@@ -49,10 +52,15 @@ def tune(
     init, teacher : str or Path, optional
         Finished tunings to start from, and to learn from. Where the tuning has ``init_from`` or ``distil`` and this is
         not given, the folder of that name beside `out` is used, and made first if it is not there.
+    sites : str or sequence of str, optional
+        Patterns of the down-projections' modules, for a model whose family is not in the table. Without them such a
+        model is tuned where the tuning does not ask for its MLP blocks, and its density is not measured.
     text, label : str, optional
         Column names of a file or hub data set: ``text`` and ``label`` by default.
     task : str, optional
-        One of `traces.models.load.TASKS`; what the model is for by default.
+        One of `traces.models.load.TASKS`; what the model is for by default. A classification numbers the classes of the
+        data in sorted order and trains the head with them: a stored head with another number of classes is replaced
+        by a new one, with a warning.
     progress : bool
         Show a progress bar on stderr.
 
@@ -63,7 +71,8 @@ def tune(
     Raises
     ------
     InputError
-        If a name is not known, or `out` holds another run.
+        If a name is not known, the data have one class alone, the tunings to start from or to learn from are for
+        another model or task, or `out` holds another run.
     NumericError
         If the loss is not finite.
     """
@@ -81,13 +90,17 @@ def tune(
         raise InputError(f"data set '{data}' has no labels; name their column with label=...")
     if wanted.endswith("classification") and not content.classes:
         raise InputError(f"data set '{data}' has no classes for {wanted}; name the column of their labels, or a task")
-    run = Run(model, data, wanted, len(content.classes), plan, limit, test_limit)
+    if wanted.endswith("classification") and len(content.classes) < 2:
+        raise InputError(f"data set '{data}' has one class ('{content.classes[0]}') alone; there is nothing to learn")
+    patterns = (sites,) if isinstance(sites, str) else tuple(sites or ()) or None
+    run = Run(model, data, wanted, len(content.classes), plan, limit, test_limit, patterns)
+    run = replace(run, before=_given(run, init, teacher))
     if (folder / MEASUREMENTS).is_file():
         done = open_result(folder)
-        if done.measurements["key"] != run.key:
+        if not _same(done, run, init):
             raise InputError(f"'{folder}' holds another tuning ('{done.tuning.name}'); choose another folder")
         return done
-    options = {"text": text, "label": label, "task": task, "progress": progress}
+    options = {"sites": patterns, "text": text, "label": label, "task": task, "progress": progress}
     start = _before(run, folder, run.tuning.init_from, options) if init is None else open_result(init).path
     distil = run.tuning.distil
     taught: Path | None = None
@@ -95,6 +108,40 @@ def tune(
         taught = _before(run, folder, distil.teacher, options) if teacher is None else open_result(teacher).path
     folder.mkdir(parents=True, exist_ok=True)
     return Trainer(run, content, folder, start, taught, progress).finish()
+
+
+def _given(run: Run, init: str | Path | None, teacher: str | Path | None) -> tuple[str | None, str | None]:
+    """Return the keys of the tunings that were given by their folders, after a check that they fit this run."""
+    keys: list[str | None] = [None, None]
+    if teacher is not None and run.tuning.distil is None:
+        raise InputError(
+            f"tuning '{run.tuning.name}' does not distil; leave the teacher out, or set its field 'distil'"
+        )
+    for place, (folder, fields) in enumerate(((init, ("model", "task", "labels")), (teacher, ("task", "labels")))):
+        if folder is None:
+            continue
+        facts = open_result(folder).measurements
+        for name in fields:
+            if facts[name] != getattr(run, name):
+                raise InputError(
+                    f"tuning in '{folder}' has {name} '{facts[name]}', this one '{getattr(run, name)}'; give one that "
+                    f"has the same"
+                )
+        keys[place] = str(facts["key"])
+    return keys[0], keys[1]
+
+
+def _same(done: TuneResult, run: Run, init: str | Path | None) -> bool:
+    """Whether a finished tuning is this run's; an older one names what it started from by its folder alone."""
+    if done.measurements["key"] == run.key:
+        return True
+    unnamed = replace(run, before=(None, None)).key
+    started = None if init is None else Path(init).name
+    return (
+        done.measurements["key"] == unnamed
+        and "before" not in done.measurements
+        and (started is None or done.measurements.get("init") == started)
+    )
 
 
 def _before(run: Run, folder: Path, name: str | None, options: dict[str, Any]) -> Path | None:

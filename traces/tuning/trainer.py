@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import sys
 import time
@@ -21,8 +22,10 @@ from ..data.items import Inputs
 from ..data.load import Data
 from ..errors import InputError, NumericError
 from ..files import write_atomic, write_json
-from ..models.sites import find_sites
+from ..models.experts import model_sites, recorded_experts
+from ..models.sites import MLPSite
 from ..provenance import provenance
+from ..recording.passes import running
 from . import checkpoint
 from .activations import ActivationTap, of_tokens
 from .change import Sample
@@ -45,6 +48,7 @@ from .spec import Tuning
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 10.0
+logger = logging.getLogger(__name__)
 LOG_EVERY = 10  # counting exact zeros costs a pass over every activation, so not each step does it
 
 
@@ -59,11 +63,23 @@ class Run:
     tuning: Tuning
     limit: int | None
     test_limit: int | None
+    sites: tuple[str, ...] | None = None  # patterns that name the down-projections by hand
+    before: tuple[str | None, str | None] = (None, None)  # keys of the tunings given to start from and to learn from
 
     @property
     def key(self) -> str:
         """SHA-256 that tells one run from another."""
-        facts = [self.model, self.data, self.task, self.labels, self.tuning.hash, self.limit, self.test_limit]
+        facts: list[Any] = [
+            self.model,
+            self.data,
+            self.task,
+            self.labels,
+            self.tuning.hash,
+            self.limit,
+            self.test_limit,
+        ]
+        facts += [self.sites] if self.sites else []
+        facts += [self.before] if any(self.before) else []
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -96,15 +112,16 @@ class Trainer:
         train, test = data.train.head(min(caps) if caps else None), data.test.head(run.test_limit)
         if not len(train) or not len(test):
             raise InputError(f"data set '{run.data}' leaves an empty split: {len(train)} train, {len(test)} held out")
-        self.train: Inputs = prepare(run.model, run.task, train, self.plan.max_length)
-        self.test: Inputs = prepare(run.model, run.task, test, self.plan.max_length)
+        front = int(getattr(run.tuning.module, "virtual_tokens", 0))
+        self.train: Inputs = prepare(run.model, run.task, train, self.plan.max_length, front=front)
+        self.test: Inputs = prepare(run.model, run.task, test, self.plan.max_length, front=front)
         self.rows, self.validation = self._validation_rows()
         self.built = self._build()
         self.net = self.built.net.to(self.device)
         if start is not None:
             load_weights(self.net, start, start=True)
         self.teacher = load_tuned(teacher)[0].to(self.device) if teacher else None
-        self.sites = find_sites(self.net)
+        self.sites = self._sites(self.net)
         self.factors = factors(self.sites, run.tuning.density) if run.tuning.density else []
         self.weights = {n: p for n, p in self.net.named_parameters() if p.requires_grad}
         if not self.weights:
@@ -130,6 +147,16 @@ class Trainer:
             )
         return sorted(rows[cut:]), sorted(rows[:cut])
 
+    def _sites(self, net: Any) -> list[MLPSite]:
+        """Return where density is counted: nowhere in a family that is not known, where the tuning does not ask."""
+        try:
+            return model_sites(net)
+        except InputError as error:
+            if self.run.sites or self.run.tuning.density is not None:
+                raise
+            logger.warning("density is not measured: %s", error)
+            return []
+
     def _build(self) -> Any:
         """Build the model; what its changes decide on data is kept, so that a resumed run decides the same."""
         from safetensors.torch import save_file
@@ -137,7 +164,7 @@ class Trainer:
         run, kept = self.run, self.folder / DECIDED
         decided = read_tensors(kept, run.key) if kept.is_file() else None
         sample = Sample(self._sample, self._sample_loss, run.task, run.tuning.seed)
-        built = build_model(run.model, run.task, run.labels, run.tuning, decided, sample, self.start)
+        built = build_model(run.model, run.task, run.labels, run.tuning, decided, sample, self.start, run.sites)
         if built.decided and decided is None:
             tensors = {name: t.contiguous() for name, t in built.decided.items()}
             write_atomic(kept, lambda p: save_file(tensors, p, metadata={"key": run.key}))
@@ -179,6 +206,7 @@ class Trainer:
         return self._write(seconds)
 
     def _train(self, first: int, before: float) -> float:
+        import torch
         from tqdm.auto import tqdm
 
         began = saved = time.monotonic()
@@ -195,20 +223,27 @@ class Trainer:
         )
         self.net.train()
         try:
-            for step in range(first, self.steps):
-                if self._stalled():
-                    break
-                row = self._step(step, order, tap)
-                bar.update()
-                if row is not None:
-                    row["seconds"] = before + time.monotonic() - began
-                    self.log.append(row)
-                    shown = ("loss", "density", "accuracy")
-                    bar.set_postfix({k: f"{row[k]:.3f}" for k in shown if not math.isnan(row[k])})
-                self._validate(step)
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    self._checkpoint(step + 1, before + time.monotonic() - began)
-                    saved = time.monotonic()
+            with recorded_experts(self.net, self.sites, tap):
+                for step in range(first, self.steps):
+                    if self._stalled():
+                        break
+                    row = self._step(step, order, tap)
+                    bar.update()
+                    if row is not None:
+                        row["seconds"] = before + time.monotonic() - began
+                        self.log.append(row)
+                        shown = ("loss", "density", "accuracy")
+                        bar.set_postfix({k: f"{row[k]:.3f}" for k in shown if not math.isnan(row[k])})
+                    self._validate(step)
+                    tap.take()  # what the validation passes left there
+                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        self._checkpoint(step + 1, before + time.monotonic() - began)
+                        saved = time.monotonic()
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"train.batch_size {self.plan.batch_size}: a training step does not fit into the GPU's memory; lower it, "
+                "and raise train.accumulate as much"
+            ) from error
         finally:
             bar.close()
             tap.close()
@@ -285,7 +320,7 @@ class Trainer:
         import torch
 
         batch = self.train.batch(rows).to(self.device)
-        with self._mixed():
+        with self._mixed(), running(self.net, "a training batch"):
             output = self.net(**batch.inputs)
         task_loss = self._task_loss(output, batch)
         loss = task_loss if self.teacher is None else self._distilled(task_loss, output, batch)
@@ -307,14 +342,21 @@ class Trainer:
             return None
         with torch.no_grad():
             real = [of_tokens(v, batch.keep(s.name)) for v, s in zip(values, self.sites, strict=True) if v is not None]
-            places = sum(v.numel() for v in real)
             return {
                 "loss": float(loss),
                 "task_loss": float(task_loss),
                 "density_loss": math.nan if smooth is None else float(smooth),
-                "density": sum(int(torch.count_nonzero(v)) for v in real) / places if places else 0.0,
+                "density": self._share(real),
                 "accuracy": self._accuracy(output, batch),
             }
+
+    def _share(self, values: list[Any]) -> float:
+        """Return the share of non-zeros; NaN in a model whose sites are not known, 0 where no block ran."""
+        import torch
+
+        places = sum(v.numel() for v in values)
+        ones = sum(int(torch.count_nonzero(v)) for v in values)
+        return ones / places if places else 0.0 if self.sites else math.nan
 
     @contextmanager
     def _mixed(self) -> Iterator[None]:
@@ -394,7 +436,7 @@ class Trainer:
             facts |= change.facts(self.net)
         # as it is deployed: blocks may be gone, weights rounded or pruned again after an adapter was folded into them
         deployed = self.built.merged()
-        scores = evaluate(deployed, self.test, find_sites(deployed), run.task, self.progress)
+        scores = evaluate(deployed, self.test, self._sites(deployed) if self.sites else [], run.task, self.progress)
         for change in self.built.changes:
             facts |= change.measured(deployed)
         measurements = {
@@ -408,6 +450,7 @@ class Trainer:
             "tuning_hash": run.tuning.hash,
             "method": run.tuning.method,
             "init": str(self.start.name) if self.start is not None else None,
+            **({"sites": list(run.sites)} if run.sites else {}),
             **scores,
             **facts,
             "trainable_parameters": sum(p.numel() for p in self.weights.values()),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from ...errors import InputError
-from ...models.sites import FAMILIES, MLPSite, find_sites
+from ...models.experts import dense_sites
+from ...models.sites import FAMILIES, MLPSite
 from ..change import Change, Decided, Method, Part
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class GateBlocks(Change):
 
     def _fitting(self, net: Any) -> list[MLPSite]:
         """Return the sites, or say why the blocks of this model cannot be gated."""
-        family, sites = net.config.model_type, find_sites(net)
+        family, sites = net.config.model_type, dense_sites(net)
         if any(site.routed for site in sites):
             raise InputError("blocks: module 'conditional' gates the MLP blocks already; leave the field 'blocks' out")
         if family not in BLOCKS or any(site.call for site in sites):
@@ -144,7 +145,7 @@ class GateBlocks(Change):
         """Take the hooks and the closed blocks out of the model; what is left of the gates is for `fold`."""
         for handle in self._handles:
             handle.remove()
-        sites, keep = find_sites(net), net.block_gates.kept().tolist()
+        sites, keep = dense_sites(net), net.block_gates.kept().tolist()
         for site, gate, kept in zip(sites, net.block_gates.soft.tolist(), keep, strict=True):
             if kept:
                 self.fold.factors[site.name] = gate
@@ -178,7 +179,7 @@ class FoldGates(Change):
 
         from ..layers.blocks import Scaled
 
-        for site in find_sites(net):
+        for site in dense_sites(net):
             factor = self.factors.get(site.name, 1.0)
             module = net.get_submodule(site.module)
             if any(True for _ in module.children()):

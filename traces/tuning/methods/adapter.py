@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ...errors import InputError
-from ...models.sites import find_sites, weight_shape
+from ...models.experts import dense_sites
+from ...models.sites import weight_shape
 from ..change import Change, Decided, Method, Part
 from .lora import linear_targets
 
@@ -86,7 +87,7 @@ def places(net: Any, placement: Placement) -> list[str]:
     """
     from ...oplist.probe import projection
 
-    after = list(dict.fromkeys(site.module for site in find_sites(net)))
+    after = list(dict.fromkeys(site.module for site in dense_sites(net)))
     if placement == "pfeiffer":
         return after
     outputs = [n for n in linear_targets(net, "all-linear") if projection(n) == "o" and n not in after]

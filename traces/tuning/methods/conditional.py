@@ -8,7 +8,8 @@ from pydantic import Field
 
 from ...data.batches import stack_of
 from ...errors import InputError
-from ...models.sites import FAMILIES, find_sites
+from ...models.experts import dense_sites
+from ...models.sites import FAMILIES
 from ..change import Change, Decided, Method, Part
 from .ada_density import first_projections
 
@@ -78,7 +79,7 @@ class RouteBlocks(Change):
         from ..layers.conditional import Conditional as Module
         from ..layers.gate import RealTokens
 
-        part, real, sites = self.part, RealTokens(net), find_sites(net)
+        part, real, sites = self.part, RealTokens(net), dense_sites(net)
         family = net.config.model_type
         decoders = task == "causal-lm" or any(stack_of(site.name) == "decoder" for site in sites)
         if family not in FAMILIES or any(site.call for site in sites) or decoders:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ...errors import InputError
-from ...models.sites import find_sites
+from ...models.experts import dense_sites
 from ..change import Change, Method, Part
 from .lora import PeftChange, heads, linear_targets, peft_task
 
@@ -49,7 +49,7 @@ class _IA3(PeftChange):
 
         from ...oplist.probe import projection
 
-        sites = {site.module for site in find_sites(net)}
+        sites = {site.module for site in dense_sites(net)}
         names = {name: projection(name) for name in linear_targets(net, "all-linear")}
         attention = [n for n, kind in names.items() if kind in ("k", "v")]
         attention = attention or [n for n, kind in names.items() if kind == "qkv"]

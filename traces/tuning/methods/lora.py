@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ...errors import InputError
+from ...errors import InputError, library_errors
 from ...models.load import modality
 from ...models.sites import weight_shape
 from ..change import Change, Decided, Method, Part
@@ -92,7 +92,8 @@ class PeftChange(Change):
         import peft
 
         config = self.config(net, task)
-        with warnings.catch_warnings():
+        what = f"module '{self.part.type}' of the peft library does not fit this '{net.config.model_type}' model"
+        with warnings.catch_warnings(), library_errors(what, "choose other targets, or another module"):
             # peft 0.21 asks for an attribute that transformers 5 has renamed
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             # GPT-2's transposed layers: peft sets the field itself, layer by layer

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from ...errors import InputError
-from ...models.sites import MLPSite, find_sites
+from ...models.experts import dense_sites
+from ...models.sites import MLPSite
 from ..activations import of_tokens
 from ..change import Change, Decided, Method, Part, Sample
 from ..layers.lowrank import matrix
@@ -107,7 +108,7 @@ class Relufy(Change):
         if part.density is not None:
             decided |= calibrate(net, sample, part)
         if part.refit is not None:
-            sites = find_sites(net)
+            sites = dense_sites(net)
             own = [activation_of(net, site) for site in sites]
             try:
                 decided |= refit(net, sites, sample, lambda: self._swap(net, decided), part.refit)
@@ -119,11 +120,11 @@ class Relufy(Change):
     def apply(self, net: Any, task: str, decided: Decided) -> Any:
         """Put the new activation functions in, and the down-projections fitted to them."""
         self._swap(net, decided)
-        add(net, find_sites(net), {n: t for n, t in decided.items() if n.partition(".")[0] in ("bias", "weight")})
+        add(net, dense_sites(net), {n: t for n, t in decided.items() if n.partition(".")[0] in ("bias", "weight")})
         return net
 
     def _swap(self, net: Any, decided: Decided) -> None:
-        levels, sites = decided.get("level"), find_sites(net)
+        levels, sites = decided.get("level"), dense_sites(net)
         for site in _first_calls(sites):
             index = sites.index(site)
             level = None if levels is None else float(levels[index])
@@ -133,7 +134,7 @@ class Relufy(Change):
         """Return each layer's level, where it was calibrated."""
         if self.part.density is None:
             return {}
-        found = [net.get_submodule(s.activation) for s in find_sites(net) if s.activation is not None]
+        found = [net.get_submodule(s.activation) for s in dense_sites(net) if s.activation is not None]
         return {"activation_levels": [float(getattr(m, "shift", getattr(m, "threshold", 0.0))) for m in found]}
 
 
@@ -180,7 +181,7 @@ def calibrate(net: Any, sample: Sample, part: Activation) -> dict[str, torch.Ten
     """
     import torch as th
 
-    sites = find_sites(net)
+    sites = dense_sites(net)
     watched = {str(site.activation): _Watched(net, site, part) for site in _first_calls(sites)}
     try:
         with th.no_grad():

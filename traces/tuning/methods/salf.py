@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from ...errors import InputError
-from ...models.sites import find_sites
+from ...models.experts import dense_sites
 from ..change import Change, Decided, Method, Part, Sample
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def layers(net: Any) -> list[str]:
     InputError
         If single layers cannot be frozen in this model, or under this module.
     """
-    sites = find_sites(net)
+    sites = dense_sites(net)
     if any(site.call for site in sites):
         raise InputError(f"freeze: the layers of a '{net.config.model_type}' model share their weights; leave it out")
     config = getattr(net, "peft_config", {}).get("default")
