@@ -88,23 +88,14 @@ def check_weights(model: Any, info: Mapping[str, Any], name: str, resized: bool 
             f"model '{name}': its files hold no weights of the head ({listed(heads)}), which {needs_head} needs; give "
             "a model that was saved with its head"
         )
-    for key in sorted(heads & set(mismatched)):
-        if key.endswith("weight"):
-            stored, due = mismatched[key]
-            logger.warning(
-                "model '%s': its head has %d outputs and %d are needed; a new one takes its place",
-                name,
-                *_n(stored, due),
-            )
+    for key in sorted(key for key in heads & set(mismatched) if key.endswith("weight")):
+        (stored, *_), (due, *_) = mismatched[key]
+        logger.warning("model '%s': its head has %d outputs, not %d; a new one takes its place", name, stored, due)
     new = (heads - set(mismatched)) | poolers
     if new:
         usual = all(key.split(".")[0] in TRAINED for key in new)
         level = logging.INFO if usual else logging.WARNING
         logger.log(level, "model '%s': no weights for %s; they keep random initial values", name, listed(new))
-
-
-def _n(*shapes: Sequence[int]) -> list[int]:
-    return [shape[0] if shape else 1 for shape in shapes]
 
 
 def is_head(model: Any, name: str) -> bool:
@@ -153,9 +144,7 @@ def _remedy(lost: set[str], left: set[str], unexpected: set[str]) -> str:
         if known is not None:
             return f"the names in the files carry the prefix '{name.removesuffix(known)}': save the model without it"
     if patterns and all("*" in pattern for pattern in patterns):
-        return (
-            "config.json and the files disagree, such as on the number of layers: give the configuration they go with"
-        )
+        return "config.json and the files disagree, such as on the number of layers: give the one that they go with"
     return "give the files that its config.json goes with"
 
 

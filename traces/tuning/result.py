@@ -142,7 +142,8 @@ def build_model(
     Raises
     ------
     InputError
-        If the model's files lack the head of a language model, which is not trained. If that one's down-projections were fitted to another activation function, or what it trained has no place here.
+        If that one's down-projections were fitted to another activation function, or what it trained has no place
+        here; or if the model's files lack the head of a language model, which is not trained.
     """
     if start is not None:
         _goes_on(open_result(start).tuning, tuning)

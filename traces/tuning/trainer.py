@@ -241,8 +241,8 @@ class Trainer:
                         saved = time.monotonic()
         except torch.OutOfMemoryError as error:
             raise InputError(
-                f"train.batch_size {self.plan.batch_size}: a training step does not fit into the GPU's memory; lower it, "
-                "and raise train.accumulate as much"
+                f"train.batch_size {self.plan.batch_size}: a training step does not fit into the GPU's memory; lower "
+                "it, and raise train.accumulate as much"
             ) from error
         finally:
             bar.close()
@@ -451,6 +451,7 @@ class Trainer:
             "method": run.tuning.method,
             "init": str(self.start.name) if self.start is not None else None,
             **({"sites": list(run.sites)} if run.sites else {}),
+            **({"before": list(run.before)} if any(run.before) else {}),
             **scores,
             **facts,
             "trainable_parameters": sum(p.numel() for p in self.weights.values()),
