@@ -196,6 +196,8 @@ def load_model(
         model, info = load(key_mapping=renaming)
     resized = task == "regression" or labels is not None
     check_weights(model, info, name, resized, needs_head)
+    if hasattr(model, "score"):  # a decoder's head reads the last token before the padding, whichever the batches have
+        model.config.get_text_config().pad_token_id = padding_token(load_tokenizer(name), facts)
     return model.eval()
 
 
@@ -240,10 +242,9 @@ def _guarded(name: str, load: Callable[[], Any]) -> Any:
 def padding_token(tokenizer: Any, config: Any) -> int:
     """Return a token id to pad with: any id that has an embedding does under a mask.
 
-    The first that the model has an embedding for: the model's own padding, which some look for in their input, the
-    tokenizer's, the end of text, and 0. Decoders often have no padding, and a tokenizer may have been given one that
-    the model knows nothing of.
+    The first that the model has an embedding for: the tokenizer's padding, the model's own, the end of text, and 0.
+    Decoders often have no padding, and a tokenizer may have been given one that the model knows nothing of.
     """
     size = vocabulary_size(config)
-    known = (getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id)
+    known = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), tokenizer.eos_token_id)
     return next((int(i) for i in known if isinstance(i, int) and i >= 0 and (size is None or i < size)), 0)

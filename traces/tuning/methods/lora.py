@@ -92,7 +92,8 @@ class PeftChange(Change):
         import peft
 
         config = self.config(net, task)
-        what = f"module '{getattr(self.part, 'type', 'lora')}' of the peft library does not fit this '{net.config.model_type}' model"
+        family, module = net.config.model_type, getattr(self.part, "type", "lora")
+        what = f"module '{module}' of the peft library does not fit this '{family}' model"
         with warnings.catch_warnings(), library_errors(what, "choose other targets, or another module"):
             # peft 0.21 asks for an attribute that transformers 5 has renamed
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
