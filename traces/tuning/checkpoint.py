@@ -55,7 +55,7 @@ def load(path: Path, weights: dict[str, Any], optimizer: Any, key: str) -> tuple
     Raises
     ------
     CorruptError
-        If the file cannot be read.
+        If the file cannot be read, or lacks a weight.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -70,6 +70,9 @@ def load(path: Path, weights: dict[str, Any], optimizer: Any, key: str) -> tuple
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CorruptError(f"checkpoint {path} is damaged ({error}); delete it to start this tuning anew") from error
+    lost = [n for n, p in weights.items() if getattr(tensors.get(f"weight:{n}"), "shape", None) != p.shape]
+    if lost:
+        raise CorruptError(f"checkpoint {path} does not hold '{lost[0]}' whole; delete it to start this tuning anew")
     with torch.no_grad():
         for name, parameter in weights.items():
             parameter.copy_(tensors[f"weight:{name}"])

@@ -95,7 +95,8 @@ def save(model: Any, weights: Mapping[str, Any], folder: Path, absent: tuple[str
     import torch
 
     wanted = model.state_dict()
-    tied = {name for name in getattr(model, "_tied_weights_keys", None) or {} if name in wanted}
+    # by the configuration: a family that ties its head in general may not tie this one's
+    tied = {name for name, source in getattr(model, "all_tied_weights_keys", {}).items() if source in weights}
     wrong = sorted(set(weights) - set(wanted))
     missing = sorted(set(wanted) - set(weights) - set(absent) - tied)
     if wrong or missing:
