@@ -70,9 +70,12 @@ def position_limits(config: Any) -> dict[str, int]:
 
     from ..data.batches import stack_of
 
+    own = copy.deepcopy(config)
+    if not 0 <= (getattr(own, "pad_token_id", None) or 0) < (vocabulary_size(own) or 1):
+        own.pad_token_id = None  # no model is built with one that it has no embedding for
     try:
         with torch.device("meta"):  # shapes without memory: a model's size does not matter
-            model = AutoModel.from_config(copy.deepcopy(config))
+            model = AutoModel.from_config(own)
     except (ValueError, RuntimeError):  # no plain model of this kind, or one that computes while it is built
         return {}
     pair, found = bool(getattr(config, "is_encoder_decoder", False)), dict[str, int]()
