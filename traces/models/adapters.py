@@ -84,6 +84,7 @@ def load_adapter(path: str | Path, model: str, task: str, merge: bool = True, ne
     heads = [t for t in heads if task == "classification" and t.dim() == 2]
     base = load_model(model, task, len(heads[-1]) if heads else None, needs_head=needs_head)
     config.inference_mode = True
+    config.base_model_name_or_path = base.name_or_path  # peft warns of another one, as `adapter_facts` has by then
     remedy = "give the model that it was trained on with --model, and its task with --task"
     with warnings.catch_warnings(), library_errors(f"adapter '{path}' does not fit model '{model}'", remedy):
         # peft 0.21 asks for an attribute that transformers 5 has renamed
