@@ -67,8 +67,8 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
 
 
 # what transformers, tokenizers, peft, safetensors and torch raise when a file or a batch is at fault
-LIBRARY_ERRORS = (OSError, ValueError, RuntimeError, LookupError, ImportError, EOFError, AssertionError)
-LIBRARY_ERRORS += (pickle.UnpicklingError,)
+LIBRARY_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError, LookupError, ImportError, EOFError)
+LIBRARY_ERRORS += (AssertionError, pickle.UnpicklingError)
 LIBRARIES = ("safetensors", "safetensors_rust", "huggingface_hub", "tokenizers", "jinja2")  # with types of their own
 OWN = ("traces.", "simkit.", "hwmodels.")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import FetchError, InputError, did_you_mean, library_errors
+from ..errors import FetchError, InputError, TraceError, did_you_mean, library_errors
 from ..fetch import settle_hub_access, unpacked
 from .limits import vocabulary_size
 from .loaders.packaged import MODELS, ModelEntry
@@ -214,6 +214,7 @@ def _padding(name: str, task: str, facts: Any) -> dict[str, int]:
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
     """Turn the many ways in which transformers fails on a name into one line."""
+    kind: type[TraceError]
     if name in MODELS:
         what, kind = f"could not load the packaged model '{name}'", FetchError
         remedy = f"delete {model_folder(name)} and try again"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..models.sites import MLPSite
 from .ops import Dim, Template
-
-if TYPE_CHECKING:
-    pass
 
 
 def expert_templates(module: Any, site: MLPSite, claimed: set[int]) -> list[Template]:
