@@ -13,6 +13,7 @@ from ..errors import CorruptError, InputError
 from ..files import write_atomic
 from ..models.experts import name_sites
 from ..models.load import load_model
+from ..recording.passes import running
 from .change import Change, Decided, Sample
 from .methods.lora import heads
 from .score import LANGUAGE
@@ -153,6 +154,8 @@ def build_model(
     net.requires_grad_(False)
     for name in heads(net):
         net.get_submodule(name).requires_grad_(True)
+    if sample is not None and decided is None:
+        _try(net, sample)
     changes = tuning.changes()
     choices: dict[str, Any] = {}
     for index, change in enumerate(changes):
@@ -163,6 +166,16 @@ def build_model(
         choices |= {f"{index}.{name}": tensor for name, tensor in own.items()}
         net = change.apply(net, task, own)
     return Built(net, changes, choices)
+
+
+def _try(net: Any, sample: Sample) -> None:
+    """Run one item, before choices are made on many: a model that cannot run says so in one line."""
+    import torch
+
+    with torch.no_grad():
+        for batch in sample.batches(1, 1):
+            with running(net, "a training item"):
+                net(**batch.inputs)
 
 
 def _goes_on(before: Tuning, tuning: Tuning) -> None:

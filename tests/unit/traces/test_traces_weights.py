@@ -290,3 +290,23 @@ def fail_with_a_report(log: logging.Logger) -> None:
     with without_load_report():
         log.warning("the LOAD REPORT that the error refers to")
         raise RuntimeError
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_model_that_cannot_run_is_one_line(
+    good: Path, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuned: bool
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+    # as a configuration does whose parts do not fit each other
+    monkeypatch.setattr(hf.models.llama.modeling_llama.LlamaMLP, "forward", fail)
+
+    def run() -> object:
+        if tuned:
+            return traces.tune(str(good), tiny_data, "relu-lora", tmp_path / "run", limit=16, progress=False)
+        return traces.record(str(good), data=tiny_data, limit=4, out=tmp_path / "t.zarr", progress=False)
+
+    with pytest.raises(InputError, match=f"model '{good}' cannot run a .*shapes cannot be multiplied") as caught:
+        run()
+    assert isinstance(caught.value.__cause__, RuntimeError)
