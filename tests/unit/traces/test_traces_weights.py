@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_families import SMALL
 from tiny_models import write_tokenizer
 
 import traces
-from traces.errors import InputError, TraceError, library_errors
+from traces.errors import CorruptError, InputError, TraceError, library_errors
 from traces.models.load import load_model
 from traces.models.loaders.common import save
 from traces.models.quiet import without_load_report
+from traces.tuning import checkpoint
 
 ALIVE = 8  # neurons of 40 whose gate can be above zero
 
@@ -310,3 +312,39 @@ def test_a_model_that_cannot_run_is_one_line(
     with pytest.raises(InputError, match=f"model '{good}' cannot run a .*shapes cannot be multiplied") as caught:
         run()
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_the_command_ends_with_two_and_one_line(
+    good: Path, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from simkit.cli import main
+
+    model = altered(good, tmp_path / "m", config={"num_hidden_layers": 4})
+    for command in ("record", "tune"):
+        words = ["simkit", command, "-q", "--model", model, "--data", tiny_data, "-o", str(tmp_path / "out")]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("simkit: error:")]
+        assert len(said) == 1
+        assert "lack 18 of the weights" in said[0]
+    assert not (tmp_path / "out" / "zarr.json").exists()
+
+
+@pytest.mark.parametrize("lost", ["weight:weight", "shape"])
+def test_a_checkpoint_without_a_weight_is_damaged(tmp_path: Path, lost: str) -> None:
+    net = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(net.parameters())
+    weights, path = dict(net.named_parameters()), tmp_path / "c.safetensors"
+    checkpoint.save(path, weights, optimizer, {"key": "k"})
+    assert checkpoint.load(path, weights, optimizer, "k") is not None
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if lost == "shape":
+        tensors["weight:weight"] = torch.ones(1, 3)  # would be copied to every row
+    else:
+        del tensors[lost]
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(CorruptError, match="does not hold 'weight' whole; delete it"):
+        checkpoint.load(path, weights, optimizer, "k")
