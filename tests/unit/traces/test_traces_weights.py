@@ -321,8 +321,8 @@ def test_the_command_ends_with_two_and_one_line(
 
     model = altered(good, tmp_path / "m", config={"num_hidden_layers": 4})
     for command in ("record", "tune"):
-        words = ["simkit", command, "-q", "--model", model, "--data", tiny_data, "-o", str(tmp_path / "out")]
-        monkeypatch.setattr("sys.argv", words)
+        words = ["simkit", command, "-q", "--model", model, "--data", tiny_data, "--limit", "8"]
+        monkeypatch.setattr("sys.argv", [*words, "-o", str(tmp_path / "out")])
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 2
