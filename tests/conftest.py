@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Triton chooses its interpreter when a kernel is decorated, so before any test imports one
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 DATA = ROOT / "tests" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """A command that runs inside a test sets up logging for its process; the next test starts without that."""
+    loggers = [logging.getLogger(name) for name in ("simkit", "hwmodels", "traces")]
+    kept = [(one.handlers[:], one.level, one.propagate) for one in loggers]
+    yield
+    for one, (one.handlers, level, one.propagate) in zip(loggers, kept, strict=True):
+        one.setLevel(level)
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_
 class ExpertTap(Protocol):
     """What is told of each expert's input, and of which experts each token went through."""
 
-    def note(self, name: str, value: Any, many: int = 1) -> None:
+    def note(self, name: str, value: Any, many: int, /) -> None:
         """Take the input of a site; `many` consecutive rows belong to one token."""
 
-    def choose(self, name: str, experts: Any) -> None:
+    def choose(self, name: str, experts: Any, /) -> None:
         """Take the experts of each token."""
 
 

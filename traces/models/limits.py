@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..errors import InputError, library_errors
@@ -139,3 +140,10 @@ def check_positions(
             f"model '{model}' has {limit} positions{where}, and the longest sequence here has {longest} tokens{added}; "
             f"{remedy}"
         )
+
+
+def running(model: Any, what: str) -> AbstractContextManager[None]:
+    """Translate what the libraries raise while a model runs; see `traces.errors.library_errors`."""
+    name = getattr(model.config, "name_or_path", "") or model.config.model_type
+    remedy = "check its configuration and tokenizer, or name another task (--task)"
+    return library_errors(f"model '{name}' cannot run {what}", remedy)

@@ -7,24 +7,16 @@ tokens are generated the encoder's output is kept, and the decoder runs alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.batches import Batch, stack_of
-from ..errors import library_errors
+from ..models.limits import running
 from ..models.prompts import inside_pair, inside_wrapper, next_inputs, positions, virtual_tokens
 
 PREFILL, DECODE, ENCODE = 0, 1, 2
-
-
-def running(model: Any, what: str) -> AbstractContextManager[None]:
-    """Translate what the libraries raise while a model runs; see `traces.errors.library_errors`."""
-    name = getattr(model.config, "name_or_path", "") or model.config.model_type
-    remedy = "check its configuration and tokenizer, or name another task (--task)"
-    return library_errors(f"model '{name}' cannot run {what}", remedy)
 
 
 def columns(batch: Batch, index: int, front: int = 0) -> dict[str, NDArray[np.int32]]:

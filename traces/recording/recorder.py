@@ -24,6 +24,7 @@ from ..data.load import load_data
 from ..errors import InputError, NumericError, did_you_mean
 from ..models.adapters import is_peft_folder, load_adapter
 from ..models.experts import recorded_experts
+from ..models.limits import running
 from ..models.load import load_model
 from ..models.prompts import virtual_tokens
 from ..models.sites import MLPSite
@@ -37,7 +38,7 @@ from ..storage.trace import Trace, open_trace
 from .device import Cuda, accelerator, resolve_device
 from .hooks import VALUES, Packet, SiteTap, parse_variants
 from .overhead import Clock
-from .passes import run_batch, running, spread
+from .passes import run_batch, spread
 from .schedule import Plan, as_budget, choose_task, tuning_of
 from .targets import Linked, places, site_metas
 from .writer_thread import Worker

@@ -31,7 +31,8 @@ def of_tokens(value: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
 class ActivationTap:
     """Hooks that keep each MLP site's activations of the last forward pass.
 
-    What enters experts is noted by `traces.models.experts.recorded_experts`: a row of a token holds all its experts' elements.
+    What enters experts is noted by `traces.models.experts.recorded_experts`: a row of a token holds all its experts'
+    elements.
 
     Parameters
     ----------

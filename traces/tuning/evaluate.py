@@ -10,8 +10,8 @@ import numpy as np
 from ..data.batches import sorted_order
 from ..data.items import Inputs
 from ..models.experts import recorded_experts
+from ..models.limits import running
 from ..models.sites import MLPSite
-from ..recording.passes import running
 from .activations import ActivationTap, of_tokens
 from .score import LANGUAGE, Scores
 

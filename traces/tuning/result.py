@@ -12,8 +12,8 @@ from typing import Any
 from ..errors import CorruptError, InputError
 from ..files import write_atomic
 from ..models.experts import name_sites
+from ..models.limits import running
 from ..models.load import load_model
-from ..recording.passes import running
 from .change import Change, Decided, Sample
 from .methods.lora import heads
 from .score import LANGUAGE

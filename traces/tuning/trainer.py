@@ -23,9 +23,9 @@ from ..data.load import Data
 from ..errors import InputError, NumericError
 from ..files import write_atomic, write_json
 from ..models.experts import model_sites, recorded_experts
+from ..models.limits import running
 from ..models.sites import MLPSite
 from ..provenance import provenance
-from ..recording.passes import running
 from . import checkpoint
 from .activations import ActivationTap, of_tokens
 from .change import Sample

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-os.environ.setdefault("TRITON_INTERPRET", "1")  # chosen when a kernel is decorated, so before one is imported
 
 import traces
 from traces.errors import InputError, StorageError
