@@ -10,10 +10,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, field_validator, model_validator
 
-from .config import Area, Bandwidth, Clock, Figure, Frozen, Node, Power, Size, content_hash, from_yaml, packaged
+from .config import Area, Bandwidth, Clock, Figure, Frozen, Node, Power, Size, content_hash, faults, from_yaml, packaged
 from .errors import InputError, nearest
+from .units import parse
 
 Format = Literal["dense", "bitmap", "offset", "csc", "two_four"]
+# 1,048,576: more PEs, lanes or entries than any chip has; beyond it arrays of that length would fill the memory
+MOST_WHOLE = 1 << 20
+WIDEST = 128
 
 
 class Action(Frozen):
@@ -61,6 +65,13 @@ class Memory(Frozen):
     weight_format: Format = "dense"
     index_bits: Figure | None = None
 
+    @field_validator("index_bits")
+    @classmethod
+    def _whole_index(cls, bits: Figure | None) -> Figure | None:
+        if bits is not None:
+            _require_whole(bits.value, WIDEST)
+        return bits
+
     @model_validator(mode="after")
     def _index_is_given(self) -> Memory:
         if {self.activation_format, self.weight_format} & {"offset", "csc"} and self.index_bits is None:
@@ -96,7 +107,10 @@ class Arch(Frozen):
     area : Figure, optional
         mm2.
     vector_lanes : Figure, optional
-        Elements a cycle of the vector unit; without it, vector ops are left out of replays.
+        Elements a cycle of the vector unit; without it, vector ops are left out of replays, which say so.
+    skips : list, optional
+        Whose zeros save cycles: ``activation``, ``weight``, ``output``. The kernel decides; a file that states it is
+        held to that.
     """
 
     name: str
@@ -113,15 +127,29 @@ class Arch(Frozen):
     static_power: Power
     area: Area | None = None
     vector_lanes: Figure | None = None
+    skips: list[Literal["activation", "weight", "output"]] | None = None
     variant_of: str = ""
 
     @field_validator("bits")
     @classmethod
     def _positive_bits(cls, bits: dict[str, Figure]) -> dict[str, Figure]:
         for name in ("activation", "weight", "accumulator"):
-            if name not in bits or int(bits[name].value) < 1:
+            if name not in bits:
                 raise ValueError(f"bits.{name} must be given and at least 1")
+            try:
+                _require_whole(bits[name].value, WIDEST)
+            except ValueError as error:
+                raise ValueError(f"bits.{name}: {error}") from None
         return bits
+
+    @field_validator("vector_lanes")
+    @classmethod
+    def _some_lanes(cls, lanes: Figure | None) -> Figure | None:
+        if lanes is not None:
+            number = isinstance(lanes.value, int | float) and not isinstance(lanes.value, bool)
+            if not (number and 0 < lanes.value <= MOST_WHOLE):
+                raise ValueError(f"{lanes.value!r}, must be positive and at most {MOST_WHOLE:,}")
+        return lanes
 
     @property
     def clock_hz(self) -> float:
@@ -130,8 +158,20 @@ class Arch(Frozen):
 
     @cached_property
     def hash(self) -> str:
-        """Content identity."""
-        return content_hash(self)
+        """Content identity; `skips` repeats what the kernel says."""
+        return content_hash(self, exclude={"skips"})
+
+    @property
+    def sides(self) -> str:
+        """Sidedness, for people: ``"dense"``, ``"one-sided (activation)"``, ``"two-sided (activation, weight)"``."""
+        from .registry import kernel_of
+
+        listed = kernel_of(self).skips if self.skips is None else self.skips
+        skips = [name for name in ("activation", "weight", "output") if name in listed]
+        if not skips:
+            return "dense"
+        word = "two-sided" if {"activation", "weight"} <= set(skips) else "one-sided"
+        return f"{word} ({', '.join(skips)})"
 
     def param(self, name: str) -> Any:
         """Return the plain value of a parameter."""
@@ -154,38 +194,46 @@ class Arch(Frozen):
         Raises
         ------
         InputError
-            If there is no such field.
+            If there is no such field, or a value does not fit it: quantities need a unit, parameters are of the kernel's
+            types, all within what a machine can have.
         """
+        from .registry import fitting
+
         data = self.model_dump()
         for key, value in changes.items():
-            self._change(data, key.replace("__", "."), value)
+            name = key.replace("__", ".")
+            if name not in self.settable():
+                raise InputError(f"arch '{self.name}' has no field '{name}'" + nearest(name, self.settable()))
+            path = ["params", name] if name in self.params else name.split(".")
+            node = data
+            for part in path[:-1]:
+                node = node[part]
+            if name in self.params:
+                value = fitting(self, name, value)
+            node[path[-1]] = self._changed(name, node.get(path[-1]), value)
         label = ",".join(f"{key.replace('__', '.')}={value}" for key, value in changes.items())
         data["name"] = f"{self.name}[{label}]"
         data["variant_of"] = self.variant_of or self.name
         try:
             return Arch.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            message = str(first["msg"]).removeprefix("Value error, ")
-            raise InputError(f"arch '{self.name}': {label}: {message}") from None
+            told = [f"arch '{self.name}': {label}: {message}" for _, message in faults(error, Arch)]
+            raise InputError("\n".join(told)) from None
 
-    def _change(self, data: dict[str, Any], key: str, value: Any) -> None:
-        path = ["params", key] if key in self.params else key.split(".")
-        node: Any = data
-        for part in path[:-1]:
-            node = node.get(part) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or path[-1] not in node:
-            raise InputError(f"arch '{self.name}' has no field '{key}'" + nearest(key, self.settable()))
-        old = node[path[-1]]
-        if isinstance(old, dict) and "value" in old:
-            node[path[-1]] = {
-                "value": value,
-                "source": "override",
-                "status": "assumed",
-                "note": f"was {old['value']}",
-            }
-        else:
-            node[path[-1]] = value
+    def _changed(self, name: str, old: Any, value: Any) -> Any:
+        """Build the new content of a field: a figure marked as assumed, or a plain choice."""
+        if name in _CHOICES:
+            return value
+        if name in _DIMENSIONS:
+            # a plain number would pass for one in the unit inside
+            try:
+                value = parse(value, _DIMENSIONS[name])
+            except InputError as error:
+                raise InputError(f"arch '{self.name}': {name}: {error}") from None
+        elif name not in self.params:
+            value = _number(self.name, name, value)
+        was = f"was {old['value']}" if isinstance(old, dict) else "was not stated"
+        return {"value": value, "source": "override", "status": "assumed", "note": was}
 
     def _repr_html_(self) -> str:
         """Every number with its source and status, for notebooks."""
@@ -201,16 +249,44 @@ class Arch(Frozen):
         )
 
     def settable(self) -> list[str]:
-        """List the names `with_` takes."""
-        memory = [f"memory.{name}" for name in Memory.model_fields]
-        return [
-            *self.params,
-            "clock",
-            "node",
-            "static_power",
-            *memory,
-            *(f"bits.{name}" for name in self.bits),
-        ]
+        """List the names `with_` takes, and no others."""
+        fields = ("clock", "node", "static_power", "area", "vector_lanes")
+        memory = (f"memory.{name}" for name in Memory.model_fields)
+        return [*self.params, *fields, *memory, *(f"bits.{name}" for name in self.bits)]
+
+
+_CHOICES = ("memory.weights", "memory.activation_format", "memory.weight_format")
+_DIMENSIONS = {
+    "clock": "clock",
+    "node": "node",
+    "static_power": "power",
+    "area": "area",
+    "memory.bandwidth": "bandwidth",
+    "memory.burst": "size",
+    "memory.activation_buffer": "size",
+    "memory.weight_buffer": "size",
+}
+
+
+def _number(arch: str, name: str, value: Any) -> int | float:
+    """Take a number without unit, or its text."""
+    if isinstance(value, str):
+        try:
+            value = float(value) if not value.strip().lstrip("+-").isdigit() else int(value[:20])
+        except ValueError:
+            raise InputError(f"arch '{arch}': {name} = {value!r}, must be a number without unit") from None
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"arch '{arch}': {name} = {value!r}, must be a number without unit")
+    return value
+
+
+def _require_whole(value: Any, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or not 1 <= value <= most:
+        raise ValueError(f"{value!r}, must be a whole number of at least 1 and at most {most:,}")
+    if value != int(value):
+        raise ValueError(f"{value!r}, must be a whole number of at least 1 and at most {most:,}")
 
 
 def diff(a: Arch, b: Arch) -> dict[str, tuple[Any, Any]]:
@@ -291,5 +367,13 @@ def load_arch(name: str) -> Arch:
 
 
 def arch_from_yaml(text: str, where: str) -> Arch:
-    """Build an arch from YAML text; `where` names the file in errors."""
-    return from_yaml(Arch, text, where)
+    """Build an arch from YAML text; `where` names the file in errors.
+
+    Raises
+    ------
+    InputError
+        One line for each fault: fields, units and ranges, and parameters that its kernel does not take.
+    """
+    from .registry import arch_faults
+
+    return from_yaml(Arch, text, where, arch_faults)

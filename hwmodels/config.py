@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, model_validator
 
 from . import units
 from .errors import InputError, nearest
@@ -47,15 +47,33 @@ class Figure(Frozen):
     high: float | None = None
     note: str = ""
 
+    @model_validator(mode="after")
+    def _range_holds_the_value(self) -> Figure:
+        if isinstance(self.value, int | float) and not isinstance(self.value, bool):
+            low, high = (self.value if end is None else end for end in (self.low, self.high))
+            if not low <= self.value <= high:
+                raise ValueError(f"value {self.value:g} is not from low = {low:g} to high = {high:g}")
+        return self
 
-def _with_unit(dimension: str) -> Callable[[object], object]:
-    def convert(raw: object) -> object:
+
+# Validation context of text that people wrote: a number without a unit is refused there. What was validated once is
+# plain floats, and comes back so from JSON.
+WRITTEN = {"written": True}
+
+
+def _with_unit(dimension: str) -> Callable[[object, ValidationInfo], object]:
+    def convert(raw: object, info: ValidationInfo) -> object:
         if not isinstance(raw, dict):
             return raw
         out = dict(raw)
         for key in ("value", "low", "high"):
-            if out.get(key) is not None and not isinstance(out[key], float):
-                out[key] = units.parse(out[key], dimension)
+            given = out.get(key)
+            if given is None:
+                continue
+            if isinstance(given, float) and not info.context:
+                units.check(given, dimension)
+            else:
+                out[key] = units.parse(given, dimension)
         return out
 
     return convert
@@ -74,7 +92,12 @@ Area = Annotated[Figure, BeforeValidator(_with_unit("area"))]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def from_yaml(model: type[Model], text: str, where: str) -> Model:
+def from_yaml(
+    model: type[Model],
+    text: str,
+    where: str,
+    check: Callable[[Model], Iterable[tuple[list[Any], str]]] | None = None,
+) -> Model:
     """Read one configuration object.
 
     Parameters
@@ -85,6 +108,8 @@ def from_yaml(model: type[Model], text: str, where: str) -> Model:
         YAML.
     where : str
         File name for error messages.
+    check : callable, optional
+        Looks at the validated object for what its fields alone do not tell: yields paths and messages.
 
     Returns
     -------
@@ -94,32 +119,133 @@ def from_yaml(model: type[Model], text: str, where: str) -> Model:
     Raises
     ------
     InputError
-        On a YAML error, a duplicate or unknown key, a missing field or a wrong unit: ``file:line: field: what``.
+        On a YAML error, a duplicate or unknown key, a missing field or a wrong unit: one line a fault,
+        ``file:line: field: what``.
+    """
+    tree = read_yaml(text, where)
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}:1: expected a mapping of fields, found {type(tree).__name__}")
+    data = _plain(tree)
+    try:
+        made = model.model_validate(data, context=WRITTEN)
+    except ValidationError as error:
+        found = faults(error, model)
+    else:
+        found = list(check(made)) if check is not None else []
+        if not found:
+            return made
+    lines = sorted({(_line(tree, path), ".".join(map(str, path)), message) for path, message in found})
+    raise InputError("\n".join(f"{where}:{line}: {name}: {message}" for line, name, message in lines))
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Load YAML written by anybody: aliases that multiply, deep nesting and what cannot be read end in one line.
+
+    Parameters
+    ----------
+    text : str
+        YAML.
+    where : str
+        File name for error messages.
+
+    Returns
+    -------
+    mapping, list or scalar
+        As ruamel's round-trip loader gives it, with line numbers.
+
+    Raises
+    ------
+    InputError
+        On a YAML error, a duplicate key, or a limit.
     """
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    tree: Any
+    if len(text) > LONGEST_YAML:
+        raise InputError(f"{where}: {len(text):,} characters; at most {LONGEST_YAML:,} are read")
+    loader = YAML(typ="rt", pure=True)
+    loader.Composer = _limited_composer()
     try:
-        tree = YAML(typ="rt", pure=True).load(text)
+        return loader.load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{where}:{line}: {str(error.problem).splitlines()[0]}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{where}:1: expected a mapping of fields, found {type(tree).__name__}")
-    try:
-        return model.model_validate(_plain(tree))
-    except ValidationError as error:
-        errors = error.errors()
-        # a mistyped field is both unknown and missing; the unknown one says more
-        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-        path = [part for part in first["loc"] if not str(part).startswith("function-")]
-        message = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "unknown field" + nearest(str(path[-1]), _fields_at(model, path[:-1]))
-        elif first["type"] == "missing":
+    # whole numbers of thousands of digits, dates that do not exist, control characters
+    except (YAMLError, ValueError, OverflowError, RecursionError, AttributeError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{where}: not YAML that can be read ({reason}); write plain text as UTF-8") from None
+
+
+LONGEST_YAML = 1_000_000
+# nesting, and nodes with every alias written out: 100 times what an arch has
+DEEPEST_YAML, MOST_NODES = 40, 100_000
+
+
+@lru_cache(maxsize=1)
+def _limited_composer() -> Any:
+    """Composer that stops at nesting and aliases without bound, before anything is built from them."""
+    from ruamel.yaml.composer import Composer, ComposerError
+    from ruamel.yaml.events import AliasEvent
+
+    class Limited(Composer):  # type: ignore[misc, unused-ignore]
+        def __init__(self, loader: Any = None):
+            super().__init__(loader=loader)
+            self.depth = self.nodes = 0
+            self.sizes: dict[int, int] = {}
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.parser.peek_event()
+            before, alias = self.nodes, isinstance(event, AliasEvent)
+            if alias and event.anchor in self.anchors:
+                size = self.sizes.get(id(self.anchors[event.anchor]))
+                if size is None:
+                    raise ComposerError(None, None, f"alias '{event.anchor}' contains itself", event.start_mark)
+                self.nodes += size
+            self.nodes += not alias
+            self.depth += 1
+            if self.depth > DEEPEST_YAML:
+                raise ComposerError(None, None, f"nested more than {DEEPEST_YAML} levels deep", event.start_mark)
+            if self.nodes > MOST_NODES:
+                raise ComposerError(None, None, f"more than {MOST_NODES:,} values, aliases counted", event.start_mark)
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            self.sizes.setdefault(id(node), self.nodes - before)
+            return node
+
+    return Limited
+
+
+def faults(error: ValidationError, model: type[BaseModel]) -> list[tuple[list[Any], str]]:
+    """Say all that pydantic found wrong, each as where and what.
+
+    A mistyped field is both unknown and missing: the unknown one says more, and stands alone. Of the branches of a
+    union, those that another branch fits better are left out.
+    """
+    errors = error.errors()
+    told = []
+    unknown: list[tuple[Any, ...]] = [e["loc"] for e in errors if e["type"] == "extra_forbidden"]
+    branches = {"str", "int", "float", "bool"}
+    for one in errors:
+        place, message = one["loc"], str(one["msg"]).removeprefix("Value error, ")
+        path = [part for part in place if not str(part).startswith("function-")]
+        if one["type"] == "missing":
+            if any(
+                loc[:-1] == place[:-1] and f"'{place[-1]}'" in nearest(str(loc[-1]), [place[-1]]) for loc in unknown
+            ):
+                continue
             message = "field is missing; add it"
-        raise InputError(f"{where}:{_line(tree, path)}: {'.'.join(map(str, path))}: {message}") from None
+        elif one["type"] == "extra_forbidden":
+            message = "unknown field" + nearest(str(path[-1]), _fields_at(model, path[:-1]))
+        elif place and place[-1] in branches and any(_inside(e["loc"], place) for e in errors):
+            continue
+        told.append((path, message))
+    return told
+
+
+def _inside(place: tuple[Any, ...], branch: tuple[Any, ...]) -> bool:
+    """Whether a fault lies within a model that stands beside a plain type in a union."""
+    depth = len(branch) - 1
+    return place[:depth] == branch[:depth] and len(place) > depth + 1 and str(place[depth])[:1].isupper()
 
 
 def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
@@ -155,9 +281,9 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def content_hash(model: BaseModel) -> str:
-    """Identity of a configuration: SHA-256 over its canonical JSON, first 16 hex digits."""
-    text = json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+def content_hash(model: BaseModel, exclude: set[str] | None = None) -> str:
+    """Identity of a configuration: SHA-256 over its canonical JSON less some fields, first 16 hex digits."""
+    text = json.dumps(model.model_dump(mode="json", exclude=exclude), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

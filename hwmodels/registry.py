@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from math import isfinite
 from pkgutil import iter_modules
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from . import kernels as kernel_package
-from .arch import Arch
+from .arch import MOST_WHOLE, Arch
 from .counts import Counts
 from .errors import InputError, nearest
 from .kernel import Kernel
@@ -58,25 +61,96 @@ def params_of(arch: Arch) -> Any:
     Raises
     ------
     InputError
-        If a parameter is missing, unknown or not a positive integer where one is needed.
+        If a parameter is missing, unknown or not of its type.
     """
     kernel = kernel_of(arch)
-    wanted: tuple[str, ...] = kernel.params._fields  # type: ignore[attr-defined]
-    for name in arch.params:
-        if name not in wanted:
-            raise InputError(f"arch '{arch.name}': unknown parameter '{name}'" + nearest(name, wanted))
-    values = {}
+    for _, message in _param_faults(arch, kernel):
+        raise InputError(f"arch '{arch.name}': {message}")
     hints = _hints(kernel.params)
-    for name in wanted:
-        if name not in arch.params:
-            raise InputError(f"arch '{arch.name}': parameter '{name}' of kernel '{kernel.name}' is missing")
-        value = arch.params[name].value
-        if hints[name] is int and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise InputError(
-                f"arch '{arch.name}': parameter '{name}' = {value!r}, must be a whole number of at least 1"
-            )
-        values[name] = value
-    return kernel.params(**values)
+    return kernel.params(**{name: _fit(name, arch.params[name].value, hints[name]) for name in _names(kernel)})
+
+
+def arch_faults(arch: Arch) -> Iterator[tuple[list[Any], str]]:
+    """Yield what an arch and its kernel disagree about: place in the file, and message."""
+    known = kernels()
+    if arch.kernel not in known:
+        yield ["kernel"], f"field 'kernel': unknown kernel '{arch.kernel}'" + nearest(arch.kernel, known)
+        return
+    kernel = known[arch.kernel]
+    yield from _param_faults(arch, kernel)
+    if arch.skips is not None and set(arch.skips) != kernel.skips:
+        stated = ", ".join(sorted(kernel.skips)) or "none"
+        yield ["skips"], f"{arch.skips}, but zeros of {stated} save cycles in kernel '{kernel.name}'"
+
+
+def fitting(arch: Arch, name: str, value: Any) -> Any:
+    """Return a parameter's value in the type that the arch's kernel declares; text is read as that type.
+
+    Raises
+    ------
+    InputError
+        If it does not fit. A parameter that an unknown kernel would take passes as it is.
+    """
+    kernel = kernels().get(arch.kernel)
+    if kernel is None or name not in _names(kernel):
+        return value
+    try:
+        return _fit(name, value, _hints(kernel.params)[name], text=True)
+    except ValueError as error:
+        raise InputError(f"arch '{arch.name}': {error}") from None
+
+
+def _param_faults(arch: Arch, kernel: Kernel) -> Iterator[tuple[list[Any], str]]:
+    wanted, hints = _names(kernel), _hints(kernel.params)
+    missing = [name for name in wanted if name not in arch.params]
+    for name, figure in arch.params.items():
+        if name not in wanted:
+            yield ["params", name], f"unknown parameter '{name}'" + nearest(name, wanted)
+            continue
+        try:
+            _fit(name, figure.value, hints[name])
+        except ValueError as error:
+            yield ["params", name], str(error)
+    for name in missing:
+        yield ["params"], f"parameter '{name}' of kernel '{kernel.name}' is missing"
+
+
+def _names(kernel: Kernel) -> tuple[str, ...]:
+    names: tuple[str, ...] = kernel.params._fields  # type: ignore[attr-defined]
+    return names
+
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def _fit(name: str, value: Any, hint: Any, text: bool = False) -> Any:
+    """Hold a value to the type of its parameter; `text` may stand for it on a command line."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    words = str(value).strip() if text and isinstance(value, str) else None
+    if hint is bool:
+        if isinstance(value, int) and value in (0, 1):
+            return bool(value)
+        if words is not None and words.lower() in TRUE + FALSE:
+            return words.lower() in TRUE
+        raise ValueError(f"parameter '{name}' = {value!r}, must be true or false")
+    if hint is int:
+        if words is not None and words.lstrip("+-").isdigit():
+            value = int(words[:20])
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"parameter '{name}' = {value!r}, must be a whole number of at least 1")
+        if value > MOST_WHOLE:
+            raise ValueError(f"parameter '{name}' = {value!r}, must be at most {MOST_WHOLE:,}")
+    elif hint is float:
+        with suppress(ValueError):
+            value = value if words is None else float(words)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ValueError(f"parameter '{name}' = {value!r}, must be a finite number")
+    elif hint is str and not isinstance(value, str):
+        raise ValueError(f"parameter '{name}' = {value!r}, must be text")
+    elif get_origin(hint) is list and not isinstance(value, list):
+        raise ValueError(f"parameter '{name}' = {value!r}, must be a list")
+    return value
 
 
 @lru_cache(maxsize=256)
