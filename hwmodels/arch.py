@@ -69,7 +69,7 @@ class Memory(Frozen):
     @classmethod
     def _whole_index(cls, bits: Figure | None) -> Figure | None:
         if bits is not None:
-            _require_whole(bits.value, WIDEST)
+            _require_whole(bits.value, WIDEST, "index_bits = ")
         return bits
 
     @model_validator(mode="after")
@@ -136,10 +136,7 @@ class Arch(Frozen):
         for name in ("activation", "weight", "accumulator"):
             if name not in bits:
                 raise ValueError(f"bits.{name} must be given and at least 1")
-            try:
-                _require_whole(bits[name].value, WIDEST)
-            except ValueError as error:
-                raise ValueError(f"bits.{name}: {error}") from None
+            _require_whole(bits[name].value, WIDEST, f"bits.{name} = ")
         return bits
 
     @field_validator("vector_lanes")
@@ -148,7 +145,7 @@ class Arch(Frozen):
         if lanes is not None:
             number = isinstance(lanes.value, int | float) and not isinstance(lanes.value, bool)
             if not (number and 0 < lanes.value <= MOST_WHOLE):
-                raise ValueError(f"{lanes.value!r}, must be positive and at most {MOST_WHOLE:,}")
+                raise ValueError(f"vector_lanes = {lanes.value!r}, must be positive and at most {MOST_WHOLE:,}")
         return lanes
 
     @property
@@ -184,7 +181,7 @@ class Arch(Frozen):
         ----------
         **changes
             A parameter (``lanes=32``), or a dotted field with ``__`` for the dot
-            (``memory__bandwidth="100 GB/s"``, ``clock="1 GHz"``).
+            (``memory__bandwidth="100 GB/s"``, ``clock="1 GHz"``); or a mapping with ``value``, ``source``, ``status``.
 
         Returns
         -------
@@ -194,11 +191,9 @@ class Arch(Frozen):
         Raises
         ------
         InputError
-            If there is no such field, or a value does not fit it: quantities need a unit, parameters are of the kernel's
-            types, all within what a machine can have.
+            If there is no such field, or a value does not fit it: quantities need a unit, parameters
+            are of the kernel's types, all within what a machine can have.
         """
-        from .registry import fitting
-
         data = self.model_dump()
         for key, value in changes.items():
             name = key.replace("__", ".")
@@ -208,9 +203,14 @@ class Arch(Frozen):
             node = data
             for part in path[:-1]:
                 node = node[part]
-            if name in self.params:
-                value = fitting(self, name, value)
-            node[path[-1]] = self._changed(name, node.get(path[-1]), value)
+            if isinstance(value, dict):
+                given = {"source": "override", "status": "assumed", **value}
+                node[path[-1]] = given | {"value": self._taken(name, value.get("value"))}
+                continue
+            taken, old = self._taken(name, value), node.get(path[-1])
+            was = f"was {old['value']}" if isinstance(old, dict) else "was not stated"
+            figure = {"value": taken, "source": "override", "status": "assumed", "note": was}
+            node[path[-1]] = taken if name in _CHOICES else figure
         label = ",".join(f"{key.replace('__', '.')}={value}" for key, value in changes.items())
         data["name"] = f"{self.name}[{label}]"
         data["variant_of"] = self.variant_of or self.name
@@ -220,20 +220,21 @@ class Arch(Frozen):
             told = [f"arch '{self.name}': {label}: {message}" for _, message in faults(error, Arch)]
             raise InputError("\n".join(told)) from None
 
-    def _changed(self, name: str, old: Any, value: Any) -> Any:
-        """Build the new content of a field: a figure marked as assumed, or a plain choice."""
+    def _taken(self, name: str, value: Any) -> Any:
+        """Turn what was given for a field into the type and unit inside; what is out of range is refused later."""
+        from .registry import fitting
+
+        if name in self.params:
+            return fitting(self, name, value)
         if name in _CHOICES:
             return value
-        if name in _DIMENSIONS:
+        if name not in _DIMENSIONS:
+            return _number(self.name, name, value)
+        try:
             # a plain number would pass for one in the unit inside
-            try:
-                value = parse(value, _DIMENSIONS[name])
-            except InputError as error:
-                raise InputError(f"arch '{self.name}': {name}: {error}") from None
-        elif name not in self.params:
-            value = _number(self.name, name, value)
-        was = f"was {old['value']}" if isinstance(old, dict) else "was not stated"
-        return {"value": value, "source": "override", "status": "assumed", "note": was}
+            return parse(value, _DIMENSIONS[name])
+        except InputError as error:
+            raise InputError(f"arch '{self.name}': {name}: {error}") from None
 
     def _repr_html_(self) -> str:
         """Every number with its source and status, for notebooks."""
@@ -282,11 +283,10 @@ def _number(arch: str, name: str, value: Any) -> int | float:
     return value
 
 
-def _require_whole(value: Any, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or not 1 <= value <= most:
-        raise ValueError(f"{value!r}, must be a whole number of at least 1 and at most {most:,}")
-    if value != int(value):
-        raise ValueError(f"{value!r}, must be a whole number of at least 1 and at most {most:,}")
+def _require_whole(value: Any, most: int, told: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 1 <= value <= most or value != int(value):
+        raise ValueError(f"{told}{value!r}, must be a whole number of at least 1 and at most {most}")
 
 
 def diff(a: Arch, b: Arch) -> dict[str, tuple[Any, Any]]:

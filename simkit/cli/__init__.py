@@ -81,5 +81,6 @@ def main() -> None:
             code, text = 6, f"{error.filename}: {error.strerror}"
         if code is None or os.environ.get("SIMKIT_DEBUG"):
             raise
-        typer.echo(f"simkit: error: {text}", err=True)
+        for line in text.splitlines() or [type(error).__name__]:
+            typer.echo(f"simkit: error: {line}", err=True)
         sys.exit(code)

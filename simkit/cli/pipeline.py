@@ -231,7 +231,7 @@ def replay(
 
 
 def parse_changes(words: list[str]) -> dict[str, object]:
-    """Read ``field=value`` words; whole numbers become int."""
+    """Read ``field=value`` words; each field turns the text into its own type."""
     from simkit.errors import InputError
 
     changes: dict[str, object] = {}
@@ -239,5 +239,7 @@ def parse_changes(words: list[str]) -> dict[str, object]:
         name, equals, value = word.partition("=")
         if not equals or not name or not value:
             raise InputError(f"--set {word}: write it as field=value, e.g. --set lanes=32")
-        changes[name.strip()] = int(value) if value.strip().lstrip("-").isdigit() else value.strip()
+        # a figure of nine thousand digits is no number of lanes
+        whole = value.strip().lstrip("-").isdigit() and len(value) < 20
+        changes[name.strip()] = int(value) if whole else value.strip()
     return changes

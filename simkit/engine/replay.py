@@ -70,10 +70,19 @@ def arch(name: str | os.PathLike[str], **changes: Any) -> Arch:
         path = Path(text)
         if not path.is_file():
             raise InputError(f"no arch file at {path}; 'simkit ls archs' lists the names that ship")
-        loaded = hwmodels.arch_from_yaml(path.read_text(encoding="utf-8"), str(path))
+        loaded = hwmodels.arch_from_yaml(_text_of(path), str(path))
     else:
         loaded = hwmodels.load_arch(text)
     return loaded.with_(**changes) if changes else loaded
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start:,} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"cannot read the arch {path}: {error.strerror}; check the path") from None
 
 
 def replay(

@@ -37,6 +37,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {"min": min, "max": max, "abs": abs,
 _GRAMMAR = "use field names, numbers, quoted quantities, + - * / // % **, comparisons, and, or, not, min, max"
 # 9**9**9 would hang, and no design has such numbers
 _LARGEST_POWER = 64
+_LARGEST_BITS = 1024
+_LONGEST = 1_000
+_MOST_DIGITS = 20
 
 
 class Expression:
@@ -56,12 +59,17 @@ class Expression:
 
     def __init__(self, text: str):
         self.text = text
+        if len(text) > _LONGEST:
+            raise InputError(f"'{text[:40]}...' has {len(text):,} characters; an expression has at most {_LONGEST:,}")
+        self.names: set[str] = set()
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
+            self._check(self._tree)
+        except InputError:
+            raise
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise InputError(f"'{text}' is not an expression; {_GRAMMAR}") from None
-        self.names: set[str] = set()
-        self._check(self._tree)
+            shown = text if len(text) <= 80 else f"{text[:80]}..."
+            raise InputError(f"'{shown}' is not an expression; {_GRAMMAR}") from None
 
     def require(self, known: Iterable[str]) -> None:
         """Refuse names that are not among those known."""
@@ -79,7 +87,7 @@ class Expression:
         """
         try:
             return _evaluate(self._tree, lookup)
-        except (TypeError, ZeroDivisionError, OverflowError) as error:
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InputError(f"'{self.text}' cannot be computed: {error}") from None
 
     def _check(self, node: ast.expr) -> None:
@@ -127,9 +135,7 @@ def _evaluate(node: ast.expr, lookup: Lookup) -> Any:
             return not found if isinstance(op, ast.Not) else -found if isinstance(op, ast.USub) else +found
         case ast.BinOp(left=left, op=op, right=right):
             first, second = _evaluate(left, lookup), _evaluate(right, lookup)
-            if isinstance(op, ast.Pow) and abs(second) > _LARGEST_POWER:
-                raise OverflowError(f"a power of {second} is too large")
-            return _BINARY[type(op)](first, second)
+            return _arithmetic(op, first, second)
         case ast.BoolOp(op=op, values=parts):
             test = all if isinstance(op, ast.And) else any
             return test(_evaluate(part, lookup) for part in parts)
@@ -139,5 +145,29 @@ def _evaluate(node: ast.expr, lookup: Lookup) -> Any:
             values = [_evaluate(part, lookup) for part in (left, *others)]
             return all(_COMPARE[type(op)](a, b) for op, a, b in zip(ops, values, values[1:], strict=False))
         case ast.Call(func=ast.Name(id=name), args=parts):
-            return _FUNCTIONS[name](*(_evaluate(part, lookup) for part in parts))
+            return _call(name, [_evaluate(part, lookup) for part in parts])
     raise TypeError(ast.unparse(node))
+
+
+def _arithmetic(op: ast.operator, first: Any, second: Any) -> Any:
+    """Compute with numbers alone: a text or a list times a number would fill the memory."""
+    for value in (first, second):
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"arithmetic needs numbers, not {'nothing' if value is None else repr(value)[:40]}")
+    if isinstance(op, ast.Pow):
+        bits = first.bit_length() if isinstance(first, int) else 0
+        if abs(second) > _LARGEST_POWER or bits * second > _LARGEST_BITS:
+            raise OverflowError(f"a power of {second} is too large")
+    value = _BINARY[type(op)](first, second)
+    if isinstance(value, complex):
+        raise ArithmeticError(f"{first} ** {second} is not a real number")
+    if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
+        raise OverflowError("a whole number is too large")
+    return value
+
+
+def _call(name: str, values: list[Any]) -> Any:
+    # the decimal places of `round` may ask for a number of as many digits
+    if name == "round" and len(values) == 2 and not (isinstance(values[1], int) and abs(values[1]) <= _MOST_DIGITS):
+        raise ValueError(f"round takes at most {_MOST_DIGITS} decimal places")
+    return _FUNCTIONS[name](*values)

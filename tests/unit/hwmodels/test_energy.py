@@ -101,5 +101,5 @@ extends: [default_45nm]
 rows:
   int8_mac: {energy: {value: -1 pJ, source: test, status: assumed}, node_nm: 45, per: op}
 """
-    with pytest.raises(InputError, match="negative energy"):
-        from_yaml(EnergyTable, negative, "bad.yaml").price(arch, "mac.compute")
+    with pytest.raises(InputError, match="'-1 pJ' is -1 picojoule, must be from 0"):
+        from_yaml(EnergyTable, negative, "bad.yaml")
