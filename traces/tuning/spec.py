@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, NodeEvent, ScalarEvent
 
 from ..errors import InputError, did_you_mean
 from .change import Change, Part
@@ -212,13 +213,7 @@ def tuning_from_yaml(text: str, where: str) -> Tuning:
     InputError
         On broken YAML, a duplicate or unknown key, or a value out of range.
     """
-    try:
-        data = YAML(typ="safe", pure=True).load(text)
-        lines = YAML(typ="rt").load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        at = f"{where}:{mark.line + 1}" if mark else where
-        raise InputError(f"{at}: {str(error.problem).strip()}; correct the YAML") from error
+    data, lines = _loaded(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a mapping with at least 'name'")
     inside: tuple[str, ...] = ()
@@ -232,15 +227,65 @@ def tuning_from_yaml(text: str, where: str) -> Tuning:
         inside, owner = (), Tuning
         return Tuning.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = [*inside, *(str(p) for p in first["loc"])]
-        line = _line_of(lines, path)
-        at = f"{where}:{line}" if line else where
-        reason = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            keys = _known_keys(path[len(inside) : -1], owner)
-            reason = "unknown key" + did_you_mean(path[-1], keys)
-        raise InputError(f"{at}: field '{'.'.join(path)}': {reason}") from error
+        told = []
+        for one in error.errors():
+            path = [*inside, *(str(p) for p in one["loc"])]
+            line = _line_of(lines, path)
+            at = f"{where}:{line}" if line else where
+            reason = one["msg"].removeprefix("Value error, ")
+            if one["type"] == "extra_forbidden":
+                reason = "unknown key" + did_you_mean(path[-1], _known_keys(path[len(inside) : -1], owner))
+            told.append(f"{at}: field '{'.'.join(path)}': {reason}")
+        raise InputError("\n".join(told)) from error
+
+
+# nesting, and values with every alias written out: far more than a tuning has
+DEEPEST, MOST_VALUES, LONGEST = 40, 10_000, 1_000_000
+
+
+def _loaded(text: str, where: str) -> tuple[Any, Any]:
+    """Load YAML twice: plain, and with line numbers; what has no bound ends in one line."""
+    if len(text) > LONGEST:
+        raise InputError(f"{where}: {len(text):,} characters; at most {LONGEST:,} are read")
+    try:
+        _check_bounds(text, where)
+        return YAML(typ="safe", pure=True).load(text), YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f"{where}:{mark.line + 1}" if mark else where
+        raise InputError(f"{at}: {str(error.problem).strip()}; correct the YAML") from error
+    except InputError:
+        raise
+    # whole numbers of thousands of digits, dates that do not exist, control characters
+    except (YAMLError, ValueError, OverflowError, RecursionError, AttributeError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{where}: not YAML that can be read ({reason}); write plain text as UTF-8") from error
+
+
+def _check_bounds(text: str, where: str) -> None:
+    """Refuse aliases that multiply and deep nesting while reading, before anything is built."""
+    total, opened = 0, []
+    sizes: dict[str, int | None] = {}
+    for event in YAML(typ="safe", pure=True).parse(text):
+        line = event.start_mark.line + 1
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, AliasEvent):
+            size = sizes.get(anchor, 0)
+            if size is None:
+                raise InputError(f"{where}:{line}: alias '{anchor}' contains itself; write it out")
+            total += size
+        elif isinstance(event, NodeEvent):
+            total += 1
+            sizes |= {anchor: 1 if isinstance(event, ScalarEvent) else None} if anchor else {}
+            if not isinstance(event, ScalarEvent):
+                opened.append((anchor, total))
+        elif isinstance(event, CollectionEndEvent):
+            started, before = opened.pop()
+            sizes |= {started: total - before + 1} if started else {}
+        if len(opened) > DEEPEST:
+            raise InputError(f"{where}:{line}: nested more than {DEEPEST} levels deep; write it flatter")
+        if total > MOST_VALUES:
+            raise InputError(f"{where}:{line}: more than {MOST_VALUES:,} values, aliases counted; write fewer")
 
 
 def load_tuning_file(path: Path) -> Tuning:
