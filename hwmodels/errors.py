@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, ClassVar, Self
 
 
 class InputError(ValueError):
-    """Input that cannot be used: the message says what is wrong, where, and the remedy."""
+    """Input that cannot be used: the message says what is wrong, where, and the remedy.
+
+    A package that uses this one may set `raised_as` to a subclass that belongs to its own errors too; every such error
+    is then an instance of it.
+    """
 
     exit_code = 2
+    raised_as: ClassVar[type[InputError] | None] = None
+
+    def __new__(cls, *args: Any) -> Self:
+        """Make the error, of the class that stands in for this one where there is one."""
+        return super().__new__(cls.__dict__.get("raised_as") or cls, *args)
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

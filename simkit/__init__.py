@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from . import plots
     from .engine.replay import arch, load_trace, replay
     from .engine.training_cost import TuningCost, tuning_cost
+    from .errors import CorruptError, InputError, StorageError, UnavailableError, ZeroskipError
     from .explore.methods import compare_methods
     from .explore.sweep import sweep
     from .plots.style import paper
@@ -37,6 +38,11 @@ _WHERE = {
     "arch": "engine.replay",
     "load_trace": "engine.replay",
     "replay": "engine.replay",
+    "CorruptError": "errors",
+    "InputError": "errors",
+    "StorageError": "errors",
+    "UnavailableError": "errors",
+    "ZeroskipError": "errors",
     "Result": "results.result",
     "load_result": "results.result",
     "sweep": "explore.sweep",
@@ -52,8 +58,13 @@ _WHERE = {
 }
 
 __all__ = [
+    "CorruptError",
+    "InputError",
     "Result",
+    "StorageError",
     "TuningCost",
+    "UnavailableError",
+    "ZeroskipError",
     "__version__",
     "arch",
     "cite",
@@ -75,6 +86,8 @@ def __getattr__(name: str) -> Any:
     # pandas, zarr and matplotlib take seconds to import; `simkit --help` must not wait for them
     if name not in _WHERE:
         raise AttributeError(f"module 'simkit' has no attribute '{name}'")
+    # first, so that errors of hwmodels and traces are of this package's classes
+    import_module("simkit.errors")
     module = import_module(f"simkit.{_WHERE[name]}")
     return module if name == "plots" else getattr(module, name)
 

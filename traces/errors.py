@@ -6,12 +6,22 @@ import difflib
 import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
 
 class TraceError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    A package that uses this one may set `raised_as` of a class to a subclass that belongs to its own errors too; every
+    such error is then an instance of it.
+    """
 
     exit_code = 1
+    raised_as: ClassVar[type[TraceError] | None] = None
+
+    def __new__(cls, *args: Any) -> Self:
+        """Make the error, of the class that stands in for this one where there is one."""
+        return super().__new__(cls.__dict__.get("raised_as") or cls, *args)
 
 
 class InputError(TraceError, ValueError):
