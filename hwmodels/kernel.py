@@ -9,6 +9,7 @@ from typing import Any
 from .arch import Arch
 from .counts import Compute
 from .op import Op
+from .registry import DensityBaseline
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Kernel:
         False for estimates that only price energy.
     additive : bool
         Whether launches, and copies of an op, add up; False where averages over a trace or batched copies enter.
+    baseline : DensityBaseline, optional
+        What a density-only model would count, for the synchronisation gap; `ONE_BY_ONE` for a design that takes
+        non-zeros one at a time. Without it, the gap of the kernel is refused.
+    waits_in : str
+        Arch that shows the waiting of this family's rows, lanes, PEs or tiles in the gap figure; empty where none wait.
     """
 
     name: str
@@ -49,3 +55,5 @@ class Kernel:
     token_order_free: bool = True
     has_cycles: bool = True
     additive: bool = True
+    baseline: DensityBaseline | None = None
+    waits_in: str = ""

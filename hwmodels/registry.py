@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -18,6 +18,31 @@ from .counts import Counts
 from .errors import InputError, nearest
 from .kernel import Kernel
 from .op import Op
+
+
+def one_by_one(params: Any, op: Op, side: str) -> tuple[int, int]:
+    """Granule of a design that takes the non-zeros of an operand one at a time."""
+    return 1, 1
+
+
+@dataclass(frozen=True)
+class DensityBaseline:
+    """What a density-only model knows of a kernel; see `hwmodels.statistical`.
+
+    Parameters
+    ----------
+    granule : callable
+        ``granule(params, op, side) -> (tile, step)``: elements of an operand's column that are taken `step` at a time
+        from tiles of `tile` rows; step 1 where non-zeros are taken one by one.
+    most : callable
+        ``most(params) -> int``: the largest speed-up that the window of the design allows; 0 for no such limit.
+    """
+
+    granule: Callable[[Any, Op, str], tuple[int, int]] = one_by_one
+    most: Callable[[Any], int] = lambda params: 0
+
+
+ONE_BY_ONE = DensityBaseline()
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .arch import Arch
+from .errors import InputError
 from .kernel import Kernel
 from .mask import Mask
 from .op import Op
@@ -68,17 +69,22 @@ def statistical_cycles(op: Op, arch: Arch) -> int:
     Raises
     ------
     InputError
-        If the op does not fit the design.
+        If the op does not fit the design, or its kernel declares no baseline.
     """
     kernel, params = kernel_of(arch), params_of(arch)
+    if kernel.baseline is None:
+        raise InputError(
+            f"kernel '{kernel.name}' declares no density baseline, so arch '{arch.name}' has no gap; give it one: "
+            "Kernel(..., baseline=ONE_BY_ONE), or a DensityBaseline of hwmodels.registry"
+        )
     op = seen_by(kernel, op, arch)
     share = 1.0
     for side in sorted(kernel.skips):
         mask: Mask | None = getattr(op, side)
         if mask is not None:
             share *= _share(kernel, params, op, side, mask)
-    if hasattr(params, "lookahead"):
-        share = max(share, 1 / (params.lookahead + 1))
+    if most := kernel.baseline.most(params):
+        share = max(share, 1 / most)
     dense = kernel.count(op.dense(), params, arch).dense_cycles
     # a product of densities is a few ulp off its exact value, which must not cost a cycle
     return ceil(round(dense * share, 6))
@@ -87,20 +93,10 @@ def statistical_cycles(op: Op, arch: Arch) -> int:
 def _share(kernel: Kernel, params: Any, op: Op, side: str, mask: Mask) -> float:
     """Share of the dense rounds that one operand leaves."""
     rows, columns = mask.shape
-    tile, step = _granule(kernel.name, params, op, side)
+    assert kernel.baseline is not None
+    tile, step = kernel.baseline.granule(params, op, side)
     nonzeros = mask.popcount()
     if step == 1:
         return nonzeros / (rows * columns)
     tile = min(tile, rows)
     return expected_rounds(rows * columns, nonzeros, tile, step) / ceil(tile / step)
-
-
-def _granule(name: str, params: Any, op: Op, side: str) -> tuple[int, int]:
-    """Elements of a column that are taken `step` at a time from tiles of rows; step 1 where there are none."""
-    if name == "dstc" and side != "output":
-        return params.tile, params.step_m if side == "activation" else params.step_n
-    if name == "scnn" and side == "activation":
-        return -(-min(op.batch or op.m, op.m) // params.pes), params.inputs
-    if name == "scnn" and side == "weight":
-        return params.outputs, params.weights
-    return 1, 1

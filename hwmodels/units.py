@@ -56,6 +56,17 @@ _USUAL = {
     "area": ("mm^2", "um^2"),
     "rate": ("1/s",),
 }
+_EXAMPLE = {
+    "clock": "1 GHz",
+    "time": "1 us",
+    "node": "28 nm",
+    "bandwidth": "100 GB/s",
+    "size": "64 KiB",
+    "energy": "1 pJ",
+    "power": "1 W",
+    "area": "1 mm^2",
+    "rate": "1 /s",
+}
 _NUMBER = r"[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"
 _WORD = r"(?:1|[A-Za-z\u00b5\u03bc%\u00b0\u03a9]+)(?:(?:\*\*|\^)-?[0-9]|[\u00b2\u00b3])?"
 # A number and a product of units; pint itself would compute whatever stands there, 9**9**9 among it.
@@ -93,7 +104,9 @@ def parse(text: object, dimension: str) -> float:
     """
     unit = UNIT_OF[dimension]
     if not isinstance(text, str):
-        raise InputError(f'{text!r} has no unit; write it as text with a unit of {dimension}, e.g. "1 {unit}"')
+        raise InputError(
+            f'{text!r} has no unit; write it as text with a unit of {dimension}, e.g. "{_EXAMPLE[dimension]}"'
+        )
     return check(_convert(text, dimension, unit), dimension, text)
 
 
@@ -141,7 +154,7 @@ def _convert(text: str, dimension: str, unit: str) -> float:
             raise ValueError
         quantity = _registry().Quantity(float(found[1]), _unit(found[2]))
     except Exception:  # pint raises a dozen kinds, tokenizer errors among them
-        remedy = hint or f'; write e.g. "1 {unit}"'
+        remedy = hint or f'; write e.g. "{_EXAMPLE[dimension]}"'
         raise InputError(f"'{text[:100]}' is not a quantity of {dimension}{remedy}") from None
     try:
         # to pint a bit is a pure number, and 1 GHz would pass for a bandwidth

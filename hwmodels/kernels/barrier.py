@@ -29,6 +29,7 @@ from ..counts import Compute
 from ..kernel import Kernel
 from ..op import Op
 from ..reference.barrier import barrier_twin, statistical_twin
+from ..registry import ONE_BY_ONE
 
 
 class BarrierParams(NamedTuple):
@@ -116,6 +117,8 @@ KERNELS = [
         barrier_twin,
         skips=frozenset({"activation"}),
         token_order_free=False,
+        baseline=ONE_BY_ONE,
+        waits_in="tile_barrier_32x32",
     ),
     Kernel(
         "statistical",
@@ -124,5 +127,6 @@ KERNELS = [
         statistical_twin,
         skips=frozenset({"activation"}),
         additive=False,
+        baseline=ONE_BY_ONE,
     ),
 ]

@@ -31,6 +31,7 @@ from ..kernel import Kernel
 from ..mask import Mask
 from ..op import Op
 from ..reference.cnvlutin import cnvlutin_twin
+from ..registry import ONE_BY_ONE
 
 
 class CnvlutinParams(NamedTuple):
@@ -216,5 +217,13 @@ def count(op: Op, params: CnvlutinParams, arch: Arch) -> Compute:
 
 
 KERNELS = [
-    Kernel("cnvlutin", CnvlutinParams, count, cnvlutin_twin, skips=frozenset({"activation", "output"})),
+    Kernel(
+        "cnvlutin",
+        CnvlutinParams,
+        count,
+        cnvlutin_twin,
+        skips=frozenset({"activation", "output"}),
+        baseline=ONE_BY_ONE,
+        waits_in="cnvlutin",
+    ),
 ]

@@ -18,6 +18,7 @@ from ..counts import Compute
 from ..kernel import Kernel
 from ..op import Op
 from ..reference.dadiannao import dadiannao_twin
+from ..registry import ONE_BY_ONE
 
 
 class DaDianNaoParams(NamedTuple):
@@ -52,4 +53,4 @@ def count(op: Op, params: DaDianNaoParams, arch: Arch) -> Compute:
     )
 
 
-KERNELS = [Kernel("dadiannao", DaDianNaoParams, count, dadiannao_twin, skips=frozenset())]
+KERNELS = [Kernel("dadiannao", DaDianNaoParams, count, dadiannao_twin, skips=frozenset(), baseline=ONE_BY_ONE)]

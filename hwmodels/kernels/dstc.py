@@ -27,6 +27,7 @@ from ..kernel import Kernel
 from ..mask import PackedMask, load, words_per_row
 from ..op import Op
 from ..reference.dstc import dstc_twin
+from ..registry import DensityBaseline
 
 
 class DstcParams(NamedTuple):
@@ -147,6 +148,13 @@ def count(op: Op, params: DstcParams, arch: Arch) -> Compute:
     )
 
 
+def _granule(params: DstcParams, op: Op, side: str) -> tuple[int, int]:
+    """Non-zeros of a tile's column are taken in steps of the outer product; needed outputs one by one."""
+    if side == "output":
+        return 1, 1
+    return params.tile, params.step_m if side == "activation" else params.step_n
+
+
 KERNELS = [
     Kernel(
         "dstc",
@@ -156,5 +164,7 @@ KERNELS = [
         skips=frozenset({"activation", "weight", "output"}),
         two_sided=True,
         token_order_free=False,
+        baseline=DensityBaseline(_granule),
+        waits_in="dstc",
     )
 ]

@@ -34,6 +34,7 @@ from ..kernel import Kernel
 from ..mask import Mask, OnesMask, PackedMask, Words, load
 from ..op import Op
 from ..reference.eie import eie_balanced_twin, eie_twin
+from ..registry import ONE_BY_ONE
 
 Entries = NDArray[np.uint16]
 
@@ -260,7 +261,16 @@ def count_balanced(op: Op, params: EieBalancedParams, arch: Arch) -> Compute:
 
 
 KERNELS = [
-    Kernel("eie", EieParams, count, eie_twin, skips=frozenset({"activation", "weight"}), two_sided=True),
+    Kernel(
+        "eie",
+        EieParams,
+        count,
+        eie_twin,
+        skips=frozenset({"activation", "weight"}),
+        two_sided=True,
+        baseline=ONE_BY_ONE,
+        waits_in="eie",
+    ),
     Kernel(
         "eie_balanced",
         EieBalancedParams,
@@ -268,5 +278,6 @@ KERNELS = [
         eie_balanced_twin,
         skips=frozenset({"activation", "weight"}),
         two_sided=True,
+        baseline=ONE_BY_ONE,
     ),
 ]

@@ -19,6 +19,7 @@ from ..counts import Compute
 from ..kernel import Kernel
 from ..op import Op
 from ..reference.eyeriss import eyeriss_twin
+from ..registry import ONE_BY_ONE
 
 
 class EyerissParams(NamedTuple):
@@ -65,5 +66,6 @@ KERNELS = [
         eyeriss_twin,
         skips=frozenset({"activation", "weight"}),
         two_sided=True,
+        baseline=ONE_BY_ONE,
     )
 ]

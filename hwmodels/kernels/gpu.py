@@ -22,6 +22,7 @@ from ..kernel import Kernel
 from ..mask import Mask
 from ..op import Op
 from ..reference.gpu import gpu_twin
+from ..registry import ONE_BY_ONE
 
 POLICIES = ("dense", "gather", "tile_skip", "best")
 
@@ -194,5 +195,6 @@ KERNELS = [
         overhead=overhead,
         token_order_free=False,
         additive=False,
+        baseline=ONE_BY_ONE,
     )
 ]

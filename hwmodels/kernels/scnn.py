@@ -38,6 +38,7 @@ from ..kernel import Kernel
 from ..mask import load, words_per_row
 from ..op import Op
 from ..reference.scnn import scnn_twin
+from ..registry import DensityBaseline
 
 
 class ScnnParams(NamedTuple):
@@ -191,6 +192,13 @@ def overhead(op: Op, params: ScnnParams) -> int:
     return _dense_cycles(op, params) * op.repeat
 
 
+def _granule(params: ScnnParams, op: Op, side: str) -> tuple[int, int]:
+    """Vectors of non-zero activations of a PE's tokens, and of non-zero weights of an output group."""
+    if side == "activation":
+        return -(-min(op.batch or op.m, op.m) // params.pes), params.inputs
+    return (params.outputs, params.weights) if side == "weight" else (1, 1)
+
+
 KERNELS = [
     Kernel(
         "scnn",
@@ -201,5 +209,7 @@ KERNELS = [
         two_sided=True,
         overhead=overhead,
         token_order_free=False,
+        baseline=DensityBaseline(_granule),
+        waits_in="scnn",
     )
 ]

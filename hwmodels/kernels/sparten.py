@@ -33,6 +33,7 @@ from ..kernel import Kernel
 from ..mask import Words
 from ..op import Op
 from ..reference.sparten import sparten_one_sided_twin, sparten_twin
+from ..registry import ONE_BY_ONE
 
 BALANCING = ("none", "gb_s", "gb_h")
 SYNC = ("cluster", "none")
@@ -288,6 +289,8 @@ KERNELS = [
         skips=frozenset({"activation", "weight", "output"}),
         two_sided=True,
         token_order_free=False,
+        baseline=ONE_BY_ONE,
+        waits_in="sparten",
     ),
     Kernel(
         "sparten_one_sided",
@@ -296,5 +299,6 @@ KERNELS = [
         sparten_one_sided_twin,
         skips=frozenset({"activation", "output"}),
         token_order_free=False,
+        baseline=ONE_BY_ONE,
     ),
 ]

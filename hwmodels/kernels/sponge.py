@@ -24,6 +24,7 @@ from ..counts import Compute
 from ..kernel import Kernel
 from ..op import Op
 from ..reference.sponge import sponge_twin
+from ..registry import ONE_BY_ONE
 
 MEMORY_PJ = 1950.0
 MULTIPLY_PJ = 3.7
@@ -105,5 +106,6 @@ KERNELS = [
         sponge_twin,
         skips=frozenset({"activation", "weight", "output"}),
         has_cycles=False,
+        baseline=ONE_BY_ONE,
     ),
 ]

@@ -31,6 +31,7 @@ from ..kernel import Kernel
 from ..mask import Mask
 from ..op import Op
 from ..reference.structured import highlight_twin, two_four_twin
+from ..registry import ONE_BY_ONE
 
 
 class TwoFourParams(NamedTuple):
@@ -165,6 +166,10 @@ def highlight_pattern(weight: Mask | None, params: HighLightParams) -> tuple[int
 
 
 KERNELS = [
-    Kernel("nvidia_2_4", TwoFourParams, count_two_four, two_four_twin, skips=frozenset({"weight"})),
-    Kernel("highlight", HighLightParams, count_highlight, highlight_twin, skips=frozenset({"weight"})),
+    Kernel(
+        "nvidia_2_4", TwoFourParams, count_two_four, two_four_twin, skips=frozenset({"weight"}), baseline=ONE_BY_ONE
+    ),
+    Kernel(
+        "highlight", HighLightParams, count_highlight, highlight_twin, skips=frozenset({"weight"}), baseline=ONE_BY_ONE
+    ),
 ]

@@ -28,6 +28,7 @@ from ..errors import InputError
 from ..kernel import Kernel
 from ..op import Op
 from ..reference.systolic import systolic_twin
+from ..registry import ONE_BY_ONE
 
 
 class SystolicParams(NamedTuple):
@@ -73,4 +74,4 @@ def count(op: Op, params: SystolicParams, arch: Arch) -> Compute:
     )
 
 
-KERNELS = [Kernel("systolic", SystolicParams, count, systolic_twin, skips=frozenset())]
+KERNELS = [Kernel("systolic", SystolicParams, count, systolic_twin, skips=frozenset(), baseline=ONE_BY_ONE)]

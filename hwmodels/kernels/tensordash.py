@@ -29,6 +29,7 @@ from ..kernel import Kernel
 from ..mask import Words
 from ..op import Op
 from ..reference.tensordash import tensordash_twin
+from ..registry import DensityBaseline
 
 COUNTER_BITS = 48
 PACKS = 16  # 64-bit words that one pass over the claims handles: 64 rows of 16 lanes
@@ -355,5 +356,7 @@ KERNELS = [
         tensordash_twin,
         skips=frozenset({"activation"}),
         token_order_free=False,
+        baseline=DensityBaseline(most=lambda params: params.lookahead + 1),
+        waits_in="tensordash_tile",
     )
 ]

@@ -49,7 +49,8 @@ def show(
 
     kind = kind.removesuffix("s")
     if kind == "arch":
-        facts = sk.arch(name).model_dump(mode="json")
+        shown = sk.arch(name)
+        facts = shown.model_dump(mode="json") | {"sides": shown.sides}
     elif kind == "table":
         facts = hwmodels.load_table(name).model_dump(mode="json")
     elif kind in ("tuning", "model", "dataset"):
@@ -59,6 +60,8 @@ def show(
     if as_json:
         emit_json(facts)
         return
+    if kind == "arch" and facts["vector_lanes"] is None:
+        facts["vector_lanes"] = "none stated: vector ops are left out of replays"
     heading = "  ".join(str(facts.get(key, "")) for key in ("name", "title") if facts.get(key))
     typer.echo(heading)
     if facts.get("description"):

@@ -23,7 +23,9 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
         return [dict(row) for row in catalogue.catalogue()]
     if kind == "archs":
         loaded = [hwmodels.load_arch(name) for name in hwmodels.list_archs()]
-        return [{"name": a.name, "title": a.title, "kernel": a.kernel, "source": a.source} for a in loaded]
+        return [
+            {"name": a.name, "title": a.title, "kernel": a.kernel, "sides": a.sides, "source": a.source} for a in loaded
+        ]
     if kind == "tables":
         tables = [hwmodels.load_table(name) for name in hwmodels.list_tables()]
         return [

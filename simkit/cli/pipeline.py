@@ -195,7 +195,9 @@ def replay(
         str, typer.Option(help="Energy table ('simkit ls tables').", autocompletion=completion.tables)
     ] = "default_45nm",
     op: Annotated[list[str] | None, typer.Option(help="Only these ops; repeat for several.")] = None,
-    weights: Annotated[str, typer.Option(help="recorded, dense, or random:DENSITY (synthetic).")] = "recorded",
+    weights: Annotated[
+        str, typer.Option(help="recorded, dense, or random:DENSITY (synthetic); for designs that skip zero weights.")
+    ] = "recorded",
     batch: Annotated[int | None, typer.Option(help="Tokens of one launch: 1 as in decoding.")] = None,
     speculative: Annotated[
         int | None, typer.Option(help="Tokens of a sequence decoded at once; --batch then counts sequences.")
@@ -228,6 +230,8 @@ def replay(
         emit_json(result.ops.to_dict("records"))
     else:
         emit_table(*printable(result.summary(), view("print")))
+        for note in dict.fromkeys(note for run in result.meta["runs"].values() for note in run["notes"]):
+            typer.echo(f"note: {note}")
 
 
 def parse_changes(words: list[str]) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwmodels import Arch, OnesMask, Op, PackedMask, simulate
 from hwmodels.mask import Mask
+from hwmodels.registry import kernels
 from hwmodels.statistical import statistical_cycles
 
 from ..errors import InputError
@@ -17,18 +18,13 @@ if TYPE_CHECKING:
 
     from traces import Trace
 
-# One configuration of every family whose rows, lanes, PEs or tiles wait for each other.
-SYNCHRONISING = (
-    "tile_barrier_32x32",
-    "cnvlutin",
-    "tensordash_tile",
-    "eie",
-    "sparten",
-    "dstc",
-    "scnn",
-)
 TRACE, IID = "recorded", "i.i.d."
 MAX_TOKENS = 2048
+
+
+def synchronising() -> list[str]:
+    """One configuration of every family whose rows, lanes, PEs or tiles wait for each other, as kernels declare it."""
+    return [kernel.waits_in for kernel in kernels().values() if kernel.waits_in]
 
 
 def gap_table(
@@ -47,7 +43,7 @@ def gap_table(
     traces : Trace or sequence of Trace
         What was recorded.
     archs : iterable of str or Arch, optional
-        Designs; `SYNCHRONISING` by default.
+        Designs; `synchronising` by default.
     ops : str or iterable of str
         Which ops; those without a recorded input mask are left out.
     weights : str
@@ -67,7 +63,8 @@ def gap_table(
     Raises
     ------
     InputError
-        If a trace lacks one of the ops, or has no recorded mask for any of them.
+        If a trace lacks one of the ops, or has no recorded mask for any of them, or a design's kernel declares no
+        density baseline.
     """
     import pandas as pd
 
@@ -76,7 +73,7 @@ def gap_table(
     from .workload import check_ops
 
     many = list(traces) if isinstance(traces, Sequence) else [traces]
-    designs = [load(one) if isinstance(one, str) else one for one in (SYNCHRONISING if archs is None else archs)]
+    designs = [load(one) if isinstance(one, str) else one for one in (synchronising() if archs is None else archs)]
     names = labels_of_archs(designs)
     rows: list[dict[str, Any]] = []
     for trace, label in zip(many, labels_of_traces(many), strict=True):

@@ -22,7 +22,7 @@ from ..provenance import environment, key_of, model_sources
 from ..results.result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result, plain_words
 from ..results.runs import Ops, arch_facts
 from .layout import SHAPE, STATIC, Tally
-from .workload import Workload, build_ops
+from .workload import Workload, build_ops, left_out
 
 if TYPE_CHECKING:
     from traces import Trace
@@ -142,11 +142,18 @@ def replay(
     ) as bar:
         for trace in many_traces:
             work = Workload(trace, ops, weights, batch, speculative=speculative)
+            warn_left_out(trace, many_archs, weights, work.wanted)
             for one in many_archs:
                 if run_key(trace, one, prices, work.wanted, weights, batch, speculative) not in runs:
                     runs.update(add_run(rows, work, one, prices, threads))
                 bar.update()
     return Result(rows.frame(), {"runs": runs})
+
+
+def warn_left_out(trace: Trace, archs: Iterable[Arch], weights: str, ops: list[str] | None) -> None:
+    """Warn once a design of what it leaves out of a workload."""
+    for line in dict.fromkeys(line for one in archs for line in left_out(trace, one, weights, ops)):
+        log.warning("%s", line)
 
 
 def replay_one(trace: Trace, arch: Arch, table: EnergyTable, ops: Ops, weights: str, threads: int | None) -> Result:
@@ -184,6 +191,7 @@ def add_run(
         "batch": work.batch,
         "speculative": work.speculative,
         "kernels": model_sources(),
+        "notes": left_out(work.trace, arch, work.weights, work.wanted),
         "totals": totals,
         **tally.unit_cycles(units),
         "environment": environment(),

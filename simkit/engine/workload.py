@@ -12,7 +12,7 @@ import hwmodels
 from hwmodels import Arch, Mask, OnesMask, Op, PackedMask
 from hwmodels.mask import load, words_per_row
 from hwmodels.memo import Known, Memo, Moved, remembered
-from hwmodels.registry import params_of
+from hwmodels.registry import kernel_of, params_of
 
 from ..errors import InputError
 from ..results.runs import Ops, label_of, op_list, trace_facts
@@ -121,6 +121,20 @@ class _Found:
     moved: list[Moved]
     vectors: list[Counted]
     layout: Layout | None = None
+
+
+def left_out(trace: Trace, arch: Arch, weights: str, ops: list[str] | None = None) -> list[str]:
+    """Say what of a workload a design leaves out or cannot use, one line each; empty where there is nothing."""
+    name = arch.variant_of or arch.name
+    told = []
+    if weights.partition(":")[0] not in ("recorded", "dense") and "weight" not in kernel_of(arch).skips:
+        told.append(f"{name}: weights '{weights}' change nothing, the design is {arch.sides}")
+    if arch.vector_lanes is None and (vectors := vector_specs(trace, ops)):
+        kinds = ", ".join(dict.fromkeys(spec.op for spec in vectors))
+        told.append(
+            f"{name}: states no vector_lanes, so all vector ops ({kinds}) are left out and speed-ups are of GEMMs alone"
+        )
+    return told
 
 
 def check_ops(trace: Trace, ops: Ops) -> list[str] | None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 import hwmodels
 from hwmodels import Arch, EnergyTable
 from hwmodels.errors import nearest
-from hwmodels.registry import kernel_of
+from hwmodels.registry import fitting, kernel_of
 
 from ..engine.replay import arch as load_arch
-from ..engine.replay import load_trace, run_key
+from ..engine.replay import load_trace, run_key, warn_left_out
 from ..engine.workload import check_ops, weight_mask
 from ..errors import InputError
 from ..provenance import key_of
@@ -62,12 +62,33 @@ class Variants:
     @cached_property
     def plain(self) -> dict[tuple[str, Any], Any]:
         """Plain value of every (field, value as given), in the unit the arch has inside; refuses what does not fit."""
-        given = {pair for group in self.groups for chosen in group for pair in chosen}
-        # parameters have no unit, and there may be very many of them
-        return {
-            (name, value): value if name in self.arch.params else plain_value(self.arch.with_(**{name: value}), name)
-            for name, value in given
-        }
+        found: dict[tuple[str, Any], Any] = {}
+        refused: dict[str, InputError] = {}
+        for name, value in dict.fromkeys(pair for group in self.groups for chosen in group for pair in chosen):
+            try:
+                # parameters have no unit, and there may be very many of them
+                if name in self.arch.params:
+                    found[name, value] = fitting(self.arch, name, value)
+                else:
+                    found[name, value] = plain_value(self.arch.with_(**{name: value}), name)
+            except InputError as error:
+                # a value out of range is a failed point of the sweep, a field of such values alone a mistake
+                if name not in self.arch.params:
+                    raise
+                found[name, value] = value
+                refused.setdefault(name, error)
+        for name, error in refused.items():
+            if not any(key == name and _fits(self.arch, name, value) for key, value in found):
+                raise error
+        return found
+
+
+def _fits(arch: Arch, name: str, value: Any) -> bool:
+    try:
+        fitting(arch, name, value)
+    except InputError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -204,6 +225,8 @@ def make_plan(
     )
     for trace in plan.traces:
         check_ops(trace, plan.ops)
+        for word in plan.weights:
+            warn_left_out(trace, [one.arch for one in plan.variants], word, plan.ops)
     if most is not None and plan.grid_size() > most:
         raise InputError(f"a grid of {plan.grid_size():,} points; look at it with --dry-run, or go ahead with --yes")
     for variants in plan.variants:

@@ -277,10 +277,9 @@ def points(meta: Mapping[str, Any], order: Sequence[str] | None = None) -> pd.Da
     -------
     DataFrame
         run, trace, tuning, arch, variant, table, weights, a column for each swept field (plain numbers: Hz, byte,
-        byte/s ...), status, reason, the sums over all ops (cycles, energy_pj ...), area_mm2, what was measured of the
-        tuning (accuracy ...), and every column that `simkit.results.columns` derives. Traces of one name are told
-        apart as in
-        `Result.labels`.
+        byte/s ...), status, reason, notes (what the design left out), the sums over all ops (cycles, energy_pj ...),
+        area_mm2, what was measured of the tuning (accuracy ...), and every column that `simkit.results.columns`
+        derives. Traces of one name are told apart as in `Result.labels`.
     """
     runs = meta["runs"]
     traces = {str(facts["trace"]["hash"]): facts["trace"] for facts in runs.values()}
@@ -320,6 +319,7 @@ def _ok_row(run: str, facts: Json, trace: str, tuning: str) -> Json:
         **point.get("values", {}),
         "status": "ok",
         "reason": "",
+        "notes": "; ".join(facts.get("notes", [])),
         "tokens": facts["trace"]["tokens"],
         "area_mm2": point.get("area_mm2"),
         **{name: value for name, value in measured.items() if isinstance(value, (int, float))},
