@@ -46,13 +46,20 @@ ONE_BY_ONE = DensityBaseline()
 
 
 @lru_cache(maxsize=1)
-def kernels() -> dict[str, Kernel]:
-    """All kernels: every module of ``hwmodels.kernels`` with a ``KERNELS`` list, and the entry-point group
-    ``hwmodels.kernels``."""
+def built_in() -> dict[str, Kernel]:
+    """Kernels of this package, whatever was registered in their place."""
     found: dict[str, Kernel] = {}
     for info in iter_modules(kernel_package.__path__):
         for kernel in getattr(import_module(f"{kernel_package.__name__}.{info.name}"), "KERNELS", []):
             found[kernel.name] = kernel
+    return found
+
+
+@lru_cache(maxsize=1)
+def kernels() -> dict[str, Kernel]:
+    """All kernels: every module of ``hwmodels.kernels`` with a ``KERNELS`` list, and the entry-point group
+    ``hwmodels.kernels``."""
+    found = dict(built_in())
     for point in entry_points(group="hwmodels.kernels"):
         found[point.name] = point.load()
     return found

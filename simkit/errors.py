@@ -11,9 +11,9 @@
 | 6 | storage failed: a full disk, a URL without rights |
 | 130 | stopped by the user; the same command goes on where it was |
 
-One tree: `hwmodels` and `traces` import no sibling, so each has errors of its own. From the import of this module on, what
-they raise is of a class that belongs to their tree and to this one, so ``except sk.InputError`` catches bad input from
-every verb, trace and arch, and ``except hwmodels.InputError`` goes on to catch what it did.
+One tree: `hwmodels` and `traces` import no sibling, so each has errors of its own. From the import of this module on,
+what they raise is of a class that belongs to their tree and to this one, so ``except sk.InputError`` catches bad input
+from every verb, trace and arch, and ``except hwmodels.InputError`` goes on to catch what it did.
 """
 
 from __future__ import annotations

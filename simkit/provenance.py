@@ -7,10 +7,17 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from hwmodels.registry import kernel_of
+from hwmodels.sources import kernel_hash, package_hash
+
+if TYPE_CHECKING:
+    from hwmodels import Arch
 
 PACKAGES = (
     "zeroskip",
@@ -80,11 +87,24 @@ def key_of(*parts: object) -> str:
 
 @lru_cache(maxsize=1)
 def model_sources() -> str:
-    """Hash of the code that decides counts; part of every run key, so that a changed kernel computes afresh."""
-    import hwmodels
+    """Hash of the code that decides counts, so that a changed kernel computes afresh.
 
-    root = Path(hwmodels.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*.py") if "reference" not in p.relative_to(root).parts):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    All of `hwmodels`, and the modules that turn a trace into ops and add up what was counted, wherever they live.
+    """
+    import traces
+
+    from .engine.layout import Tally
+    from .engine.workload import Workload
+
+    owners = (Workload, Tally, traces.Trace, traces.OpSpec)
+    files = [Path(sys.modules[owner.__module__].__file__ or "") for owner in owners]
+    return key_of(package_hash(), [hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
+
+
+def kernel_sources(arch: Arch) -> str:
+    """Hash of the code that decides an arch's counts, part of every run key: `model_sources`, and its kernel's own.
+
+    A kernel that a third party or a notebook registered counts with its helpers; see `hwmodels.sources.kernel_hash`.
+    """
+    own = kernel_hash(kernel_of(arch))
+    return key_of(model_sources(), own) if own else model_sources()

@@ -1,13 +1,16 @@
 """The one jit decorator of the kernels, the hardware popcount, and arrays at a cache line.
 
 Numba's cache notices a change in the file of the cached function, not in a helper it calls from another file. So the
-cache folder is named by a hash over every kernel source: any edit starts a fresh cache.
+cache folder is named by a hash over every file of this package that has to do with jit: any edit there starts a fresh
+cache.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,23 +23,30 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from ..sources import source_files
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _cache_folder() -> str:
+    """Make ``$ZEROSKIP_CACHE/numba-HASH``, else below ``$XDG_CACHE_HOME/zeroskip`` or ``~/.cache/zeroskip``."""
     digest = hashlib.sha256(numba.__version__.encode())
-    package = Path(__file__).parents[1]
-    for source in sorted(p for p in package.rglob("*.py") if "reference" not in p.relative_to(package).parts):
-        digest.update(source.read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "zeroskip" / f"numba-{digest.hexdigest()[:16]}"
+    for source in source_files():
+        if b"jit" in (text := source.read_bytes()):
+            digest.update(text)
+    own = os.environ.get("ZEROSKIP_CACHE")
+    root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroskip"
+    folder = root / f"numba-{digest.hexdigest()[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return str(folder)
     except OSError:
         pass
-    return tempfile.mkdtemp(prefix="zeroskip-numba-")
+    # a process of its own compiles anew, and leaves nothing behind
+    temporary = tempfile.mkdtemp(prefix="zeroskip-numba-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return temporary
 
 
 CACHE_FOLDER = _cache_folder()

@@ -18,7 +18,7 @@ import hwmodels
 from hwmodels import Arch, EnergyTable
 
 from ..errors import InputError
-from ..provenance import environment, key_of, model_sources
+from ..provenance import environment, kernel_sources, key_of
 from ..results.result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result, plain_words
 from ..results.runs import Ops, arch_facts
 from .layout import SHAPE, STATIC, Tally
@@ -190,7 +190,7 @@ def add_run(
         "weights": work.weights,
         "batch": work.batch,
         "speculative": work.speculative,
-        "kernels": model_sources(),
+        "kernels": kernel_sources(arch),
         "notes": left_out(work.trace, arch, work.weights, work.wanted),
         "totals": totals,
         **tally.unit_cycles(units),
@@ -266,4 +266,4 @@ def run_key(
 ) -> str:
     """Content key of a run: the same inputs and the same kernels give the same key."""
     launch = batch if speculative is None else [batch, speculative]
-    return key_of(trace.hash, arch.hash, table.hash, ops, weights, launch, model_sources())
+    return key_of(trace.hash, arch.hash, table.hash, ops, weights, launch, kernel_sources(arch))

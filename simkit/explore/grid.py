@@ -157,6 +157,17 @@ class Plan:
             "fields": dict(point.fields),
         }
 
+    def plain_fields(self, point: Point) -> dict[str, Any]:
+        """Plain values of a point's fields, for a column of numbers; None for text that its field does not take."""
+        base = self.variants[point.arch].arch
+        found: dict[str, Any] = {}
+        for name, value in point.fields:
+            try:
+                found[name] = plain_value(base.with_(**{name: value}), name)
+            except InputError:
+                found[name] = None if isinstance(value, str) else value
+        return found
+
     def arch(self, point: Point) -> Arch:
         """Build the arch of a point."""
         base = self.variants[point.arch].arch

@@ -21,7 +21,7 @@ from pydantic import Field, field_validator
 from hwmodels.errors import nearest
 
 from ..errors import InputError, UnavailableError
-from ..provenance import key_of, model_sources
+from ..provenance import kernel_sources, key_of
 from ..results.columns import maximised, view
 from .expression import Expression
 from .grid import Group, Plan, Point, plain_value, plan_of
@@ -299,7 +299,7 @@ def _study(optuna: Any, spec: SearchSpec, plan: Plan, url: str, helper: int) -> 
         [[variants.arch.hash, variants.groups] for variants in plan.variants],
         [table.hash for table in plan.tables],
         spec.model_dump(include={"ops", "weights", "constraints", "objectives", "limits", "area"}),
-        model_sources(),
+        [kernel_sources(variants.arch) for variants in plan.variants],
     )
     try:
         storage = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)

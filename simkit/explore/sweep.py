@@ -243,7 +243,9 @@ def _here(worker: Worker, feed: Feed) -> Batches:
 def _give_up(plan: Plan, folder: Path, lost: Sequence[Point]) -> list[tuple[Point, Json]]:
     """Keep points whose workers died as failed."""
     reason = f"{DEATHS} worker processes died on this point; out of memory? Use fewer processes, or only some ops"
-    failed = {plan.run(point): {**plan.facts(point), "reason": reason} for point in lost}
+    failed = {
+        plan.run(point): {**plan.facts(point), "values": plan.plain_fields(point), "reason": reason} for point in lost
+    }
     write_part(folder, Rows(), {}, failed)
     return [(point, {"run": plan.run(point), "reason": reason, "seconds": 0.0}) for point in lost]
 
@@ -293,7 +295,7 @@ def points(meta: Mapping[str, Any], order: Sequence[str] | None = None) -> pd.Da
     for facts in meta.get("failed", []):
         rows[facts["run"]] = {
             **{name: facts[name] for name in ("run", "trace", "arch", "table", "weights")},
-            **facts["fields"],
+            **facts.get("values", facts["fields"]),
             "status": "failed",
             "reason": facts["reason"],
         }

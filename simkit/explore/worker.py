@@ -21,7 +21,7 @@ from hwmodels import Arch, EnergyTable
 from ..engine.replay import Rows, add_run, load_trace
 from ..engine.workload import Workload
 from ..errors import CorruptError, InputError
-from ..provenance import key_of, model_sources
+from ..provenance import kernel_sources, key_of
 from .grid import Plan, Point, Variants, plain_value
 from .parts import write_part
 
@@ -38,7 +38,7 @@ def job_of(plan: Plan, folder: Path) -> Json:
         "tables": [table.model_dump(mode="json") for table in plan.tables],
         "ops": plan.ops,
         "folder": str(folder.resolve()),
-        "sources": model_sources(),
+        "sources": sorted({kernel_sources(variants.arch) for variants in plan.variants}),
     }
 
 
@@ -76,7 +76,7 @@ class Worker:
             start = time.perf_counter()
             run, reason = self._replay(rows, point, units, runs)
             if reason:
-                failed[run] = {**self.plan.facts(point), "reason": reason}
+                failed[run] = {**self.plan.facts(point), "values": self.plan.plain_fields(point), "reason": reason}
             answers.append({"run": run, "reason": reason, "seconds": time.perf_counter() - start})
         write_part(self.folder, rows, runs, failed)
         return answers
@@ -113,7 +113,8 @@ class Worker:
 
 
 def _load_plan(job: Json) -> Plan:
-    if job["sources"] != model_sources():
+    archs = [Arch.model_validate(data) for data in job["archs"]]
+    if job["sources"] != sorted({kernel_sources(arch) for arch in archs}):
         raise InputError(
             f"{socket.gethostname()} has other models than the sweep; install the same version of zeroskip"
         )
@@ -123,7 +124,7 @@ def _load_plan(job: Json) -> Plan:
             raise CorruptError(f"{path} is not the trace that the sweep began with; start it again")
     return Plan(
         traces=traces,
-        variants=[Variants(Arch.model_validate(data)) for data in job["archs"]],
+        variants=[Variants(arch) for arch in archs],
         tables=[EnergyTable.model_validate(data) for data in job["tables"]],
         ops=job["ops"],
     )

@@ -1,9 +1,11 @@
-"""The jit decorator of this package's kernels; its disk cache is named by a hash of the file that uses it."""
+"""The jit decorator of this package's kernels; its disk cache is named by a hash of the files that have to do with it."""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +22,19 @@ from ..fetch import cache_folder
 def _folder() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
-        if "@jit" in (text := source.read_text(encoding="utf-8")) or source == Path(__file__):
-            digest.update(text.encode())
+        if b"jit" in (text := source.read_bytes()):
+            digest.update(text)
     place = cache_folder() / f"numba-traces-{digest.hexdigest()[:16]}"
     try:
         place.mkdir(parents=True, exist_ok=True)
+        if os.access(place, os.W_OK):
+            return str(place)
     except OSError:
-        return tempfile.mkdtemp(prefix="zeroskip-numba-")
-    return str(place) if os.access(place, os.W_OK) else tempfile.mkdtemp(prefix="zeroskip-numba-")
+        pass
+    # a process of its own compiles anew, and leaves nothing behind
+    temporary = tempfile.mkdtemp(prefix="zeroskip-numba-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return temporary
 
 
 FOLDER = _folder()

@@ -89,9 +89,10 @@ def test_a_failed_point_is_a_row_with_its_reason(plain_trace_path: Path, tmp_pat
     table = points(result.meta)
     assert table["status"].tolist() == ["ok", "failed"]
     assert table["lanes"].tolist() == [8, 0]
-    # a failed point is tried again, a finished one is not
-    sk.sweep([plain_trace_path], ["cnvlutin"], fields={"lanes": [8, 0]}, out=tmp_path, progress=False)
-    assert counting == ["cnvlutin[lanes=8]", "cnvlutin[lanes=0]", "cnvlutin[lanes=0]"]
+    # a finished point is not counted again, and one whose value does not fit is never counted
+    again = sk.sweep([plain_trace_path], ["cnvlutin"], fields={"lanes": [8, 0]}, out=tmp_path, progress=False)
+    assert counting == ["cnvlutin[lanes=8]"]
+    assert again.meta["failed"] == [failed]
 
 
 def test_an_unexpected_error_fails_its_point_alone(
@@ -201,13 +202,19 @@ def test_feed_grows_batches_to_a_second_of_work() -> None:
     assert len(feed.take()) == 1
 
 
-def test_a_point_that_kills_its_worker_is_given_up(plain_trace_path: Path, tmp_path: Path) -> None:
-    """A lanes value of a million million makes the kernel ask for more memory than the worker may have."""
+def test_a_point_that_kills_its_worker_is_given_up(
+    plain_trace_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lanes value of a million million, were it let through, asks for more memory than the worker may have."""
+    monkeypatch.setattr(registry, "MOST_WHOLE", 10**15)
+    (tmp_path / "sitecustomize.py").write_text("from hwmodels import registry\nregistry.MOST_WHOLE = 10**15\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     plan = make_plan(
         [str(plain_trace_path)], [("cnvlutin", {})], tables=["default_45nm"], fields={"lanes": [8, 10**12, 16]}
     )
-    done = run_plan(plan, tmp_path, processes=1)
+    done = run_plan(plan, tmp_path / "out", processes=1)
     assert [one["fields"]["lanes"] for one in done.failed] == [10**12]
+    assert "memory" in done.failed[0]["reason"]
     assert set(done.table()["status"]) == {"ok", "failed"}
     assert len(done.parts.runs) == 2
 
@@ -322,10 +329,20 @@ def test_a_point_costs_two_milliseconds(ops: list[str] | None, tmp_path: Path) -
 def test_command_tells_failed_points_by_its_exit_code(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = run_cli(monkeypatch, capsys, "sweep", spec, "--out", tmp_path / "o", "-q", "--set", "lanes=0")
+    spec.write_text(spec.read_text().replace(", dadiannao", "") + "  lanes: [8, 0, 16, -1]\n")
+    code, out, err = run_cli(monkeypatch, capsys, "sweep", spec, "--out", tmp_path / "o", "-q")
     assert code == 1
-    assert "simkit: 12 points failed: arch 'cnvlutin[" in err
+    assert "simkit: 12 points failed: arch 'cnvlutin'" in err
     assert "failed because" in out
+
+
+def test_a_field_without_a_value_that_fits_is_refused(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_cli(monkeypatch, capsys, "sweep", spec, "--out", tmp_path / "o", "-q", "--set", "lanes=0")
+    assert code == 2
+    assert err == "simkit: error: arch 'cnvlutin': parameter 'lanes' = 0, must be a whole number of at least 1\n"
+    assert not (tmp_path / "o").exists()
 
 
 def test_dry_run_prints_points_and_computes_none(
