@@ -1,4 +1,4 @@
-"""The one jit decorator of the kernels, the hardware popcount, and arrays at a cache line.
+"""The one jit decorator of the kernels, counting ones in words, and arrays at a cache line.
 
 Numba's cache notices a change in the file of the cached function, not in a helper it calls from another file. So the
 cache folder is named by a hash over every file of this package that has to do with jit: any edit there starts a fresh
@@ -119,3 +119,18 @@ def trailing_zeros64(typingctx: Any, word: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return signature, generate
+
+
+@jit(inline=True)
+def ones_between(words, row, first, last):  # type: ignore[no-untyped-def]
+    """Count the ones of a row's elements from `first` up to `last`."""
+    found = np.int64(0)
+    begin, end = first // 64, (last + 63) // 64
+    for word in range(begin, end):
+        bits = words[row, word]
+        if word == begin:
+            bits &= ~np.uint64(0) << np.uint64(first % 64)
+        if word == end - 1:
+            bits &= ~np.uint64(0) >> np.uint64((64 - last % 64) % 64)
+        found += popcount64(bits)
+    return found

@@ -8,20 +8,7 @@ from numpy.typing import NDArray
 from ..mask import Mask
 from ..op import Op
 from .groups import grouped_blocks
-from .jit import jit, popcount64
-
-
-@jit
-def _needed_in(words, row, first, last):  # type: ignore[no-untyped-def]
-    found = 0
-    for word in range(first // 64, (last + 63) // 64):
-        bits = words[row, word]
-        if word * 64 < first:
-            bits &= ~np.uint64(0) << np.uint64(first - word * 64)
-        if last - word * 64 < 64:
-            bits &= (np.uint64(1) << np.uint64(last - word * 64)) - np.uint64(1)
-        found += popcount64(bits)
-    return found
+from .jit import jit, ones_between
 
 
 @jit
@@ -29,7 +16,7 @@ def _needed_tiles(words, n, width, tiles, outputs):  # type: ignore[no-untyped-d
     for row in range(words.shape[0]):
         for first in range(0, n, width):
             last = min(first + width, n)
-            if _needed_in(words, row, first, last) > 0:
+            if ones_between(words, row, first, last) > 0:
                 tiles[row] += 1
                 outputs[row] += last - first
 
@@ -39,7 +26,7 @@ def _grouped_tiles(words, starts, n, width, needed):  # type: ignore[no-untyped-
     for group in range(starts.shape[0] - 1):
         for row in range(starts[group], starts[group + 1]):
             for tile in range(needed.shape[1]):
-                if _needed_in(words, row, tile * width, min(tile * width + width, n)) > 0:
+                if ones_between(words, row, tile * width, min(tile * width + width, n)) > 0:
                     needed[group, tile] = True
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch import Arch
-from ..counting.jit import jit, popcount64
+from ..counting.jit import jit, ones_between
 from ..counting.output_tiles import needed_tiles
 from ..counts import Compute
 from ..errors import InputError
@@ -108,14 +108,7 @@ def _bricks_of_any(words, k, brick, lanes, floor, passes, longest, nonzeros, bus
         lane = 0
         for first in range(0, k, brick):
             last = min(first + brick, k)
-            found = np.int32(0)
-            for word in range(first // 64, (last + 63) // 64):
-                bits = words[row, word]
-                if word * 64 < first:
-                    bits &= ~np.uint64(0) << np.uint64(first - word * 64)
-                if last - word * 64 < 64:
-                    bits &= (np.uint64(1) << np.uint64(last - word * 64)) - np.uint64(1)
-                found += popcount64(bits)
+            found = np.int32(ones_between(words, row, first, last))
             lane_nonzeros[lane] += found
             lane_cost[lane] += max(found, floor)
             lane = lane + 1 if lane + 1 < lanes else 0
