@@ -9,38 +9,16 @@ from typing import Any
 
 from ...errors import InputError
 from ..change import Method, Part
+from ..registry import _modules_of_methods
 
 ENTRY_POINT_GROUP = "traces.tuning"
-
-
-BUILT_IN = (
-    "plain",
-    "lora",
-    "ia3",
-    "prompt",
-    "dora",
-    "adalora",
-    "qlora",
-    "adapter",
-    "gated",
-    "adamix",
-    "relufy",
-    "density",
-    "ada_density",
-    "conditional",
-    "prune",
-    "quantise",
-    "soka",
-    "spt",
-    "salf",
-)
 
 
 @cache
 def list_methods() -> dict[str, Method]:
     """Return every registered method by name; a third party's entry point names a `Method` object."""
     found: dict[str, Method] = {}
-    for module in BUILT_IN:
+    for module in _modules_of_methods():
         home = import_module(f".{module}", __package__)
         found |= {method.name: method for method in getattr(home, "METHODS", None) or (home.METHOD,)}
     for point in entry_points(group=ENTRY_POINT_GROUP):
