@@ -7,7 +7,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from .explore.sweep import cache_folder
+from traces.fetch import cache_folder
+
 from .provenance import environment
 
 Row = dict[str, str]
@@ -72,7 +73,7 @@ def _cache() -> Row:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        return _row("cache", "broken", f"{folder}: {error.strerror}; set XDG_CACHE_HOME to a folder you can write")
+        return _row("cache", "broken", f"{folder}: {error.strerror}; set ZEROSKIP_CACHE to a folder you can write")
     return _row("cache", "ok", str(folder))
 
 

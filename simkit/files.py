@@ -1,21 +1,26 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, with one clear line where they cannot be."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from traces import files
+from traces.files import clear_after
+
 from .errors import StorageError
+
+__all__ = ["clear_after", "whole"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def whole(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path to write to; it takes the target's place at the end, and an error leaves nothing behind.
+    """Yield a path to write to; forced to disk, it takes the target's place at the end; see `traces.files.whole`.
 
     Parameters
     ----------
@@ -27,27 +32,10 @@ def whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     StorageError
         If it cannot be written.
     """
-    target = Path(target)
-    partial = target.with_name(f".{target.name}.{_ending(os.getpid())}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, target)
+        with files.whole(target) as partial:
+            yield partial
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         remedy = "free some space" if error.errno in FULL else "give a place that can be written"
         raise StorageError(f"cannot write {target}: {reason}; {remedy} and run the same command") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def clear_after(pid: int, folder: str | os.PathLike[str]) -> None:
-    """Remove what a killed process of this machine had begun to write into a folder."""
-    for partial in Path(folder).glob(f".*.{_ending(pid)}"):
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _ending(pid: int) -> str:
-    return f"{pid}.part"

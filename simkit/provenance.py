@@ -6,15 +6,14 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwmodels.registry import kernel_of
 from hwmodels.sources import kernel_hash, package_hash
+from traces import provenance
 
 if TYPE_CHECKING:
     from hwmodels import Arch
@@ -37,46 +36,19 @@ PACKAGES = (
 def environment() -> dict[str, Any]:
     """Describe this process: package versions, Python, operating system, processor, git state of the source."""
     return {
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": dict.fromkeys(PACKAGES, "absent") | provenance.versions(PACKAGES),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": provenance.processor() or "unknown",
         "cpus": os.cpu_count(),
         "git": git_state(),
     }
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
-
-
 def git_state() -> dict[str, Any]:
     """Return the commit of the source tree and whether it was modified; empty for an installed wheel."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return {}
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=False)
-        return done.stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
+    state = provenance.git_state()
+    return {"commit": state["commit"], "modified": state["dirty"]} if state else {}
 
 
 def key_of(*parts: object) -> str:

@@ -1,30 +1,58 @@
-"""Small files written whole or not at all, and the kind of a file by its first bytes."""
+"""Files that are written whole or not at all, and the kind of a file by its first bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+_numbers = count()
+
+
+@contextmanager
+def whole(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path to write to; forced to disk, it takes the target's place at the end.
+
+    An error leaves nothing behind; what a killed process leaves is removed by `clear_after`.
+
+    Parameters
+    ----------
+    target : path
+        The file; its folder is made.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{next(_numbers)}.{_ending(os.getpid())}")
+    try:
+        yield partial
+        with partial.open("rb") as done:
+            os.fsync(done.fileno())
+        os.replace(partial, target)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def clear_after(pid: int, folder: str | os.PathLike[str]) -> None:
+    """Remove what a killed process of this machine had begun to write into a folder."""
+    for partial in Path(folder).glob(f".*.{_ending(pid)}"):
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _ending(pid: int) -> str:
+    return f"{pid}.part"
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a temporary file beside `path`, force it to disk, then put it in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as done:
-            os.fsync(done.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Let `write` make a file that then takes the place of `path`, whole or not at all."""
+    with whole(path) as partial:
+        write(partial)
 
 
 def file_digest(path: Path) -> str:

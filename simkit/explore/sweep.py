@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hwmodels import Arch, EnergyTable
+from traces.fetch import cache_folder
 
 from ..engine.replay import DEFAULT_TABLE, DELAY_S, Rows
 from ..errors import InputError
@@ -334,8 +335,3 @@ def write_points(table: pd.DataFrame, path: Path) -> Path:
     with whole(path) as partial:
         table.to_parquet(partial, index=False)
     return path
-
-
-def cache_folder() -> Path:
-    """Folder for what can be computed again: ``$XDG_CACHE_HOME/zeroskip`` or ``~/.cache/zeroskip``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroskip"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels import list_archs, load_arch
+from traces.fetch import cache_folder
 
 from ..errors import StorageError
-from ..explore.sweep import cache_folder
 from ..files import whole
 from ..provenance import key_of, model_sources
 

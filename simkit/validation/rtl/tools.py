@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+
+from traces import fetch
 
 from ...errors import UnavailableError
 
@@ -18,8 +19,7 @@ OLDEST_VERILATOR = (5, 6)
 
 def cache_folder(kind: str) -> Path:
     """Return (and make) the folder in which artefacts of one kind are kept between runs."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "zeroskip" / kind
+    folder = fetch.cache_folder() / kind
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
