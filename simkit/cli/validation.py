@@ -52,7 +52,7 @@ def validate(
         raise InputError("say one of --published, --rtl, --reference DIR, --device cpu, --bundle DEVICE")
     columns: tuple[str, ...]
     if published:
-        from simkit.validation.published import validate_published
+        from simkit.validation.published import counted, validate_published
 
         rows = validate_published()
         columns = ("target", "arch", "published", "ours", "error", "verdict", "source", "reason")
@@ -81,6 +81,8 @@ def validate(
         emit_json(rows)
     else:
         emit_table(rows, {name: name.replace("_", " ") for name in columns})
+    if published:
+        typer.echo(counted(rows), err=as_json)
     if rtl and not all(row["cycles_equal"] and row["values_equal"] for row in rows):
         raise typer.Exit(1)
 

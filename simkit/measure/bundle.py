@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import CorruptError, InputError
+from ..files import whole
 
 SCHEMA = 1
 MOST_BYTES = 10_000_000
@@ -52,9 +53,9 @@ class Journal:
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a point and flush it to disk."""
-        whole = self.rows_text_is_whole()
+        complete = self.rows_text_is_whole()
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(("" if whole else "\n") + json.dumps(row) + "\n")
+            file.write(("" if complete else "\n") + json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -83,16 +84,12 @@ def write_bundle(path: Path, rows: list[dict[str, Any]], provenance: dict[str, A
     table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
     meta = json.dumps({"schema": SCHEMA, "provenance": provenance}, default=str).encode()
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), META_KEY: meta})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    pq.write_table(table, draft, compression="zstd")
-    if draft.stat().st_size > MOST_BYTES:
-        size = draft.stat().st_size
-        draft.unlink()
-        raise InputError(
-            f"bundle {path.name} would take {size / 1e6:.1f} MB, more than 10 MB; measure fewer points or repeats"
-        )
-    draft.replace(path)
+    with whole(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+        if (size := partial.stat().st_size) > MOST_BYTES:
+            raise InputError(
+                f"bundle {path.name} would take {size / 1e6:.1f} MB, more than 10 MB; measure fewer points or repeats"
+            )
     return path
 
 

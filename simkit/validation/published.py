@@ -7,7 +7,8 @@ Masks are i.i.d. where only densities are published, so those rows test the mach
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ SCALE_SIM = {
 TENSORDASH_SPEEDUP, TENSORDASH_CORE, TENSORDASH_WITH_MEMORY = 1.95, 1.89, 1.6
 CNVLUTIN_EDP, CNVLUTIN_ED2P, CNVLUTIN_THRESHOLDS = 1.47, 2.01, 1.52
 
+VERDICTS = ("exact", "within band", "off", "not reproducible")
 IID = "i.i.d. masks of the published densities, not the network's own"
 
 Row = dict[str, Any]
@@ -97,6 +99,24 @@ def validate_published() -> list[Row]:
     """
     parts = (_dense, _scale_sim, _eie, _eyeriss, _tensordash, _cnvlutin, _sparten, _dstc, _structured, _sponge, _gap)
     return [row for part in parts for row in part()]
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """Say how many figures came out how; skipped ones are named apart and not counted.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        From `validate_published`.
+    """
+    number = Counter(row["verdict"] for row in rows)
+    skipped = number.pop("skipped", 0)
+    told = ", ".join(f"{number[verdict]} {verdict}" for verdict in VERDICTS if number[verdict])
+    line = f"{number.total()} figures: {told}"
+    if skipped:
+        reasons = "; ".join(dict.fromkeys(row["reason"] for row in rows if row["verdict"] == "skipped"))
+        line += f". {skipped} skipped and not counted: {reasons}"
+    return line
 
 
 def _row(

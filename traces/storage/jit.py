@@ -1,4 +1,4 @@
-"""The jit decorator of this package's kernels; its disk cache is named by a hash of the files that have to do with it."""
+"""The jit decorator of this package's kernels; its disk cache is named by a hash of every file that uses it."""
 
 from __future__ import annotations
 
