@@ -49,7 +49,8 @@ class Figure(Frozen):
 
     @model_validator(mode="after")
     def _range_holds_the_value(self) -> Figure:
-        if isinstance(self.value, int | float) and not isinstance(self.value, bool):
+        stated = (self.low, self.high) != (None, None)
+        if stated and isinstance(self.value, int | float) and not isinstance(self.value, bool):
             low, high = (self.value if end is None else end for end in (self.low, self.high))
             if not low <= self.value <= high:
                 raise ValueError(f"value {self.value:g} is not from low = {low:g} to high = {high:g}")

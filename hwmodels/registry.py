@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -134,7 +135,9 @@ def fitting(arch: Arch, name: str, value: Any) -> Any:
 
 def _param_faults(arch: Arch, kernel: Kernel) -> Iterator[tuple[list[Any], str]]:
     wanted, hints = _names(kernel), _hints(kernel.params)
-    missing = [name for name in wanted if name not in arch.params]
+    # a mistyped parameter is both unknown and missing; the unknown one says more
+    unknown = [name for name in arch.params if name not in wanted]
+    missing = [name for name in wanted if name not in arch.params and not get_close_matches(name, unknown, cutoff=0.7)]
     for name, figure in arch.params.items():
         if name not in wanted:
             yield ["params", name], f"unknown parameter '{name}'" + nearest(name, wanted)

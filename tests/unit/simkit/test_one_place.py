@@ -40,13 +40,19 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing_and_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), files.whole(tmp_path / "a") as partial:
+    def fail(partial: Path) -> None:
         partial.write_text("half")
-        _ = 1 / 0
-    with pytest.raises(StorageError, match="cannot write .*/a"), files.whole(tmp_path / "a"):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), files.whole(tmp_path / "a") as partial:
+        fail(partial)
+    with pytest.raises(StorageError, match=r"cannot write .*/a: "), files.whole(tmp_path / "a"):
         pass  # nothing was written
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot write .*/file/b: "), files.whole(tmp_path / "file" / "b") as partial:
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*/file/b: "),
+        files.whole(tmp_path / "file" / "b") as partial,
+    ):
         partial.write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
