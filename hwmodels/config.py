@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import resources
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, model_validator
 
@@ -250,12 +250,21 @@ def _inside(place: tuple[Any, ...], branch: tuple[Any, ...]) -> bool:
 
 
 def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
+    """List the fields of the model at a place: a field, an index or key within it, or a branch of a union."""
+    found: list[type[BaseModel]] = [model]
     for part in path:
-        field = model.model_fields.get(str(part))
-        inner = getattr(field, "annotation", None) if field else None
-        candidates = [inner, *getattr(inner, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return list(model.model_fields)
+        inner = [one for one in found if part in one.model_fields]
+        if inner:
+            found = [kind for one in inner for kind in _models_in(one.model_fields[part].annotation)]
+        else:
+            found = [one for one in found if one.__name__ == part] or found
+    return [name for one in found for name in one.model_fields]
+
+
+def _models_in(kind: Any) -> list[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [one for part in get_args(kind) for one in _models_in(part)]
 
 
 def _line(tree: Any, path: list[Any]) -> int:
