@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -230,9 +231,8 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[tuple[list[An
         place, message = one["loc"], str(one["msg"]).removeprefix("Value error, ")
         path = [part for part in place if not str(part).startswith("function-")]
         if one["type"] == "missing":
-            if any(
-                loc[:-1] == place[:-1] and f"'{place[-1]}'" in nearest(str(loc[-1]), [place[-1]]) for loc in unknown
-            ):
+            beside = [str(loc[-1]) for loc in unknown if loc[:-1] == place[:-1]]
+            if get_close_matches(str(place[-1]), beside, cutoff=0.5):
                 continue
             message = "field is missing; add it"
         elif one["type"] == "extra_forbidden":

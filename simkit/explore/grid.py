@@ -77,9 +77,9 @@ class Variants:
                     raise
                 found[name, value] = value
                 refused.setdefault(name, error)
-        for name, error in refused.items():
+        for name, why in refused.items():
             if not any(key == name and _fits(self.arch, name, value) for key, value in found):
-                raise error
+                raise why
         return found
 
 

@@ -265,7 +265,7 @@ def _loaded(text: str, where: str) -> tuple[Any, Any]:
 def _check_bounds(text: str, where: str) -> None:
     """Refuse aliases that multiply and deep nesting while reading, before anything is built."""
     total, opened = 0, []
-    sizes: dict[str, int | None] = {}
+    sizes: dict[str | None, int | None] = {}
     for event in YAML(typ="safe", pure=True).parse(text):
         line = event.start_mark.line + 1
         anchor = getattr(event, "anchor", None)
