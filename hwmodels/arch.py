@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from html import escape
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .config import Area, Bandwidth, Clock, Figure, Frozen, Node, Power, Size, content_hash, faults, from_yaml, packaged
 from .errors import InputError, nearest
@@ -18,6 +18,9 @@ Format = Literal["dense", "bitmap", "offset", "csc", "two_four"]
 # 1,048,576: more PEs, lanes or entries than any chip has; beyond it arrays of that length would fill the memory
 MOST_WHOLE = 1 << 20
 WIDEST = 128
+
+
+Times = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Action(Frozen):
@@ -31,7 +34,7 @@ class Action(Frozen):
         Why these rows.
     """
 
-    rows: dict[str, float]
+    rows: dict[str, Times]
     note: str = ""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
+from pydantic import Field
+
 from .arch import Arch
 from .config import Energy, Frozen, content_hash, from_yaml, packaged
 from .errors import InputError, nearest
@@ -25,7 +27,7 @@ class Row(Frozen):
     """
 
     energy: Energy
-    node_nm: float
+    node_nm: float = Field(ge=0, le=1e5, allow_inf_nan=False)
     per: Literal["op", "access", "bit", "byte", "cycle"]
 
 

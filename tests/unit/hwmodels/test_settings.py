@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwmodels import InputError, Op, PackedMask, arch_from_yaml, list_archs, load_arch, register, simulate
+from hwmodels import EnergyTable, InputError, Op, PackedMask, arch_from_yaml, list_archs, load_arch, register, simulate
 from hwmodels.arch import Arch
-from hwmodels.config import packaged
+from hwmodels.config import from_yaml, packaged
 from hwmodels.registry import ONE_BY_ONE, arch_faults, built_in, kernel_of, kernels
 from hwmodels.statistical import statistical_cycles
 from hwmodels.units import parse
@@ -162,6 +162,28 @@ def test_all_parameters_that_a_kernel_refuses_come_at_once() -> None:
         "unknown parameter 'bricks'; did you mean 'brick' or 'empty_brick_cycles'?",
         "parameter 'empty_brick_cycles' = 'perhaps', must be true or false",
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("int16_mac: 1}", "int16_mac: -1}", r"actions\.mac\.compute\.rows\.int16_mac: .* greater than or equal to 0"),
+        ("int16_mac: 1}", "int16_mac: .inf}", r"rows\.int16_mac: .* finite"),
+        ("clock: {value: 606 MHz", "clock: {value: 606.0", r"clock: 606\.0 has no unit"),
+        ("vector_lanes: {value: 256", "vector_lanes: {value: lots", "vector_lanes = 'lots', must be positive"),
+    ],
+)
+def test_numbers_of_a_file_are_held_to_their_range(old: str, new: str, says: str) -> None:
+    assert old in YAML
+    with pytest.raises(InputError, match=says):
+        arch_from_yaml(YAML.replace(old, new, 1), "mine.yaml")
+
+
+@pytest.mark.parametrize("node", ["-45", ".nan", "1e9"])
+def test_a_row_of_an_impossible_node_is_refused(node: str) -> None:
+    row = f"{{energy: {{value: 1 pJ, source: x, status: assumed}}, node_nm: {node}, per: op}}"
+    with pytest.raises(InputError, match=r"t\.yaml:4: rows\.a\.node_nm: "):
+        from_yaml(EnergyTable, f"name: t\ntitle: t\nrows:\n  a: {row}\n", "t.yaml")
 
 
 def test_plain_floats_of_a_stored_arch_are_read_again() -> None:
