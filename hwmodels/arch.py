@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from html import escape
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -80,6 +80,31 @@ class Memory(Frozen):
         if {self.activation_format, self.weight_format} & {"offset", "csc"} and self.index_bits is None:
             raise ValueError("index_bits is missing; the formats offset and csc need it")
         return self
+
+
+class Rules(Protocol):
+    """What the kernels say of an arch. The registry, which knows them all, stands above this module and hands it in."""
+
+    def kernel_of(self, arch: Arch, /) -> Any:
+        """Return the kernel that an arch names."""
+
+    def fitting(self, arch: Arch, name: str, value: Any, /) -> Any:
+        """Return a parameter's value in the type that the kernel declares."""
+
+    def arch_faults(self, arch: Arch, /) -> Iterator[tuple[list[Any], str]]:
+        """Yield place and message of each thing that an arch and its kernel disagree about."""
+
+
+_RULES: list[Rules] = []
+
+
+def use_rules(rules: Rules) -> None:
+    """Hold archs to these rules from now on."""
+    _RULES[:] = [rules]
+
+
+def _rules() -> Rules:
+    return _RULES[0]
 
 
 class Arch(Frozen):
@@ -164,9 +189,7 @@ class Arch(Frozen):
     @property
     def sides(self) -> str:
         """Sidedness, for people: ``"dense"``, ``"one-sided (activation)"``, ``"two-sided (activation, weight)"``."""
-        from .registry import kernel_of
-
-        listed = kernel_of(self).skips if self.skips is None else self.skips
+        listed = _rules().kernel_of(self).skips if self.skips is None else self.skips
         skips = [name for name in ("activation", "weight", "output") if name in listed]
         if not skips:
             return "dense"
@@ -225,10 +248,8 @@ class Arch(Frozen):
 
     def _taken(self, name: str, value: Any) -> Any:
         """Turn what was given for a field into the type and unit inside; what is out of range is refused later."""
-        from .registry import fitting
-
         if name in self.params:
-            return fitting(self, name, value)
+            return _rules().fitting(self, name, value)
         if name in _CHOICES:
             return value
         if name not in _DIMENSIONS:
@@ -377,6 +398,4 @@ def arch_from_yaml(text: str, where: str) -> Arch:
     InputError
         One line for each fault: fields, units and ranges, and parameters that its kernel does not take.
     """
-    from .registry import arch_faults
-
-    return from_yaml(Arch, text, where, arch_faults)
+    return from_yaml(Arch, text, where, _rules().arch_faults)

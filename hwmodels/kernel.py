@@ -9,7 +9,31 @@ from typing import Any
 from .arch import Arch
 from .counts import Compute
 from .op import Op
-from .registry import DensityBaseline
+
+
+def one_by_one(params: Any, op: Op, side: str) -> tuple[int, int]:
+    """Granule of a design that takes the non-zeros of an operand one at a time."""
+    return 1, 1
+
+
+@dataclass(frozen=True)
+class DensityBaseline:
+    """What a density-only model knows of a kernel; see `hwmodels.statistical`.
+
+    Parameters
+    ----------
+    granule : callable
+        ``granule(params, op, side) -> (tile, step)``: elements of an operand's column that are taken `step` at a time
+        from tiles of `tile` rows; step 1 where non-zeros are taken one by one.
+    most : callable
+        ``most(params) -> int``: the largest speed-up that the window of the design allows; 0 for no such limit.
+    """
+
+    granule: Callable[[Any, Op, str], tuple[int, int]] = one_by_one
+    most: Callable[[Any], int] = lambda params: 0
+
+
+ONE_BY_ONE = DensityBaseline()
 
 
 @dataclass(frozen=True)

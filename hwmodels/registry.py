@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
@@ -14,36 +15,12 @@ from pkgutil import iter_modules
 from typing import Any, get_origin, get_type_hints
 
 from . import kernels as kernel_package
-from .arch import MOST_WHOLE, Arch
+from .arch import MOST_WHOLE, Arch, use_rules
 from .counts import Counts
 from .errors import InputError, nearest
 from .kernel import Kernel
 from .op import Op
-
-
-def one_by_one(params: Any, op: Op, side: str) -> tuple[int, int]:
-    """Granule of a design that takes the non-zeros of an operand one at a time."""
-    return 1, 1
-
-
-@dataclass(frozen=True)
-class DensityBaseline:
-    """What a density-only model knows of a kernel; see `hwmodels.statistical`.
-
-    Parameters
-    ----------
-    granule : callable
-        ``granule(params, op, side) -> (tile, step)``: elements of an operand's column that are taken `step` at a time
-        from tiles of `tile` rows; step 1 where non-zeros are taken one by one.
-    most : callable
-        ``most(params) -> int``: the largest speed-up that the window of the design allows; 0 for no such limit.
-    """
-
-    granule: Callable[[Any, Op, str], tuple[int, int]] = one_by_one
-    most: Callable[[Any], int] = lambda params: 0
-
-
-ONE_BY_ONE = DensityBaseline()
+from .sources import code_hash
 
 
 @lru_cache(maxsize=1)
@@ -64,6 +41,22 @@ def kernels() -> dict[str, Kernel]:
     for point in entry_points(group="hwmodels.kernels"):
         found[point.name] = point.load()
     return found
+
+
+def kernel_hash(kernel: Kernel) -> str:
+    """Hash of a kernel's own code and of the helpers it calls; empty for kernels of this package.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Registered by anybody.
+
+    Returns
+    -------
+    str
+        16 hex digits, the same in every process that has the same code and Python.
+    """
+    return "" if built_in().get(kernel.name) == kernel else code_hash(kernel)
 
 
 def register(kernel: Kernel) -> Kernel:
@@ -229,3 +222,6 @@ def seen_by(kernel: Kernel, op: Op, arch: Arch) -> Op:
     if weight is op.weight and output is op.output:
         return op
     return replace(op, weight=weight, output=output)
+
+
+use_rules(sys.modules[__name__])

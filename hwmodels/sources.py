@@ -19,12 +19,9 @@ from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from .kernel import Kernel
 
 ROOT = Path(__file__).parent
 # slow twins, which decide no count
@@ -58,8 +55,8 @@ def package_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def kernel_hash(kernel: Kernel) -> str:
-    """Hash of a kernel's own code and of the helpers it calls; empty for kernels of this package.
+def code_hash(kernel: Any) -> str:
+    """Hash of a kernel's own code and of the helpers it calls.
 
     Parameters
     ----------
@@ -71,10 +68,6 @@ def kernel_hash(kernel: Kernel) -> str:
     str
         16 hex digits, the same in every process that has the same code and Python.
     """
-    from .registry import built_in
-
-    if built_in().get(kernel.name) == kernel:
-        return ""
     walk = _Walk(_home(kernel.count))
     # the twin decides no count
     for part in (kernel.count, kernel.overhead, kernel.params, kernel.baseline):

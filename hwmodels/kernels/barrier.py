@@ -26,10 +26,9 @@ from ..arch import Arch
 from ..counting.groups import group_starts, grouped_blocks
 from ..counting.jit import jit, popcount64
 from ..counts import Compute
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..op import Op
 from ..reference.barrier import barrier_twin, statistical_twin
-from ..registry import ONE_BY_ONE
 
 
 class BarrierParams(NamedTuple):

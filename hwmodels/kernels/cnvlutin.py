@@ -27,11 +27,10 @@ from ..counting.jit import jit, ones_between
 from ..counting.output_tiles import needed_tiles
 from ..counts import Compute
 from ..errors import InputError
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..mask import Mask
 from ..op import Op
 from ..reference.cnvlutin import cnvlutin_twin
-from ..registry import ONE_BY_ONE
 
 
 class CnvlutinParams(NamedTuple):

@@ -15,10 +15,9 @@ import numpy as np
 
 from ..arch import Arch
 from ..counts import Compute
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..op import Op
 from ..reference.dadiannao import dadiannao_twin
-from ..registry import ONE_BY_ONE
 
 
 class DaDianNaoParams(NamedTuple):

@@ -23,11 +23,10 @@ from ..counting.jit import jit, popcount64
 from ..counting.nonzeros import bit_planes, column_counts, round_masks, weighted_counts
 from ..counting.output_tiles import grouped_tiles
 from ..counts import Compute
-from ..kernel import Kernel
+from ..kernel import DensityBaseline, Kernel
 from ..mask import PackedMask, load, words_per_row
 from ..op import Op
 from ..reference.dstc import dstc_twin
-from ..registry import DensityBaseline
 
 
 class DstcParams(NamedTuple):

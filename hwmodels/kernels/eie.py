@@ -30,11 +30,10 @@ from ..counting.jit import aligned, jit, trailing_zeros64
 from ..counting.nonzeros import column_counts, row_counts, weighted_row_counts
 from ..counts import Compute
 from ..errors import InputError
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..mask import Mask, OnesMask, PackedMask, Words, load
 from ..op import Op
 from ..reference.eie import eie_balanced_twin, eie_twin
-from ..registry import ONE_BY_ONE
 
 Entries = NDArray[np.uint16]
 

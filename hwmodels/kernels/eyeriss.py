@@ -16,10 +16,9 @@ from typing import NamedTuple
 from ..arch import Arch
 from ..counting.nonzeros import column_counts, weighted_row_counts
 from ..counts import Compute
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..op import Op
 from ..reference.eyeriss import eyeriss_twin
-from ..registry import ONE_BY_ONE
 
 
 class EyerissParams(NamedTuple):

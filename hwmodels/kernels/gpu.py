@@ -18,11 +18,10 @@ from ..errors import InputError, nearest
 from ..gpu.model import GemmModel, load_correction
 from ..gpu.sparse import Union, gather_seconds, live_blocks, tile_skip_seconds, union_rows
 from ..gpu.timing import TILE_FAMILIES, GemmTiming
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..mask import Mask
 from ..op import Op
 from ..reference.gpu import gpu_twin
-from ..registry import ONE_BY_ONE
 
 POLICIES = ("dense", "gather", "tile_skip", "best")
 

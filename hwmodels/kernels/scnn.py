@@ -34,11 +34,10 @@ from ..counting.nonzeros import column_rounds, in_column_order
 from ..counting.output_tiles import grouped_tiles
 from ..counts import Compute
 from ..errors import InputError
-from ..kernel import Kernel
+from ..kernel import DensityBaseline, Kernel
 from ..mask import load, words_per_row
 from ..op import Op
 from ..reference.scnn import scnn_twin
-from ..registry import DensityBaseline
 
 
 class ScnnParams(NamedTuple):

@@ -29,11 +29,10 @@ from ..counting.jit import jit, popcount64
 from ..counting.output_tiles import needed_tiles
 from ..counts import Compute
 from ..errors import InputError
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..mask import Words
 from ..op import Op
 from ..reference.sparten import sparten_one_sided_twin, sparten_twin
-from ..registry import ONE_BY_ONE
 
 BALANCING = ("none", "gb_s", "gb_h")
 SYNC = ("cluster", "none")

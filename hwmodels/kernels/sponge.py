@@ -21,10 +21,9 @@ import numpy as np
 
 from ..arch import Arch
 from ..counts import Compute
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..op import Op
 from ..reference.sponge import sponge_twin
-from ..registry import ONE_BY_ONE
 
 MEMORY_PJ = 1950.0
 MULTIPLY_PJ = 3.7

@@ -27,11 +27,10 @@ from ..counting.groups import group_starts
 from ..counting.jit import jit
 from ..counts import Compute
 from ..errors import InputError
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..mask import Mask
 from ..op import Op
 from ..reference.structured import highlight_twin, two_four_twin
-from ..registry import ONE_BY_ONE
 
 
 class TwoFourParams(NamedTuple):

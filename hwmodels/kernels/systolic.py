@@ -25,10 +25,9 @@ from ..arch import Arch
 from ..counting.groups import group_starts
 from ..counts import Compute
 from ..errors import InputError
-from ..kernel import Kernel
+from ..kernel import ONE_BY_ONE, Kernel
 from ..op import Op
 from ..reference.systolic import systolic_twin
-from ..registry import ONE_BY_ONE
 
 
 class SystolicParams(NamedTuple):

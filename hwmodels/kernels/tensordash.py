@@ -25,11 +25,10 @@ from ..counting.groups import group_starts, grouped_blocks
 from ..counting.jit import jit
 from ..counts import Compute
 from ..errors import InputError
-from ..kernel import Kernel
+from ..kernel import DensityBaseline, Kernel
 from ..mask import Words
 from ..op import Op
 from ..reference.tensordash import tensordash_twin
-from ..registry import DensityBaseline
 
 COUNTER_BITS = 48
 PACKS = 16  # 64-bit words that one pass over the claims handles: 64 rows of 16 lanes

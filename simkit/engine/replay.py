@@ -18,9 +18,10 @@ import hwmodels
 from hwmodels import Arch, EnergyTable
 
 from ..errors import InputError
-from ..provenance import environment, kernel_sources, key_of
+from ..provenance import environment, key_of
 from ..results.result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result, plain_words
 from ..results.runs import Ops, arch_facts
+from .keys import kernel_sources
 from .layout import SHAPE, STATIC, Tally
 from .workload import Workload, build_ops, left_out
 

@@ -20,8 +20,9 @@ from pydantic import Field, field_validator
 
 from hwmodels.errors import nearest
 
+from ..engine.keys import kernel_sources
 from ..errors import InputError, UnavailableError
-from ..provenance import kernel_sources, key_of
+from ..provenance import key_of
 from ..results.columns import maximised, view
 from .expression import Expression
 from .grid import Group, Plan, Point, plain_value, plan_of

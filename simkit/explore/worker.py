@@ -18,10 +18,11 @@ from typing import Any
 
 from hwmodels import Arch, EnergyTable
 
+from ..engine.keys import kernel_sources
 from ..engine.replay import Rows, add_run, load_trace
 from ..engine.workload import Workload
 from ..errors import CorruptError, InputError
-from ..provenance import kernel_sources, key_of
+from ..provenance import key_of
 from .grid import Plan, Point, Variants, plain_value
 from .parts import write_part
 

@@ -12,9 +12,10 @@ from typing import Any
 from hwmodels import list_archs, load_arch
 from traces.fetch import cache_folder
 
+from ..engine.keys import model_sources
 from ..errors import StorageError
 from ..files import whole
-from ..provenance import key_of, model_sources
+from ..provenance import key_of
 
 Row = dict[str, Any]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..models.sites import stack_of
 
 Tokens = Sequence[int]
 
@@ -65,11 +66,6 @@ class Batch:
 
 def _moved(value: Any, device: Any) -> Any:
     return value.to(device) if hasattr(value, "to") else value
-
-
-def stack_of(site: str) -> str:
-    """Return ``encoder`` or ``decoder``, whichever part comes first in a dotted name; "" for neither."""
-    return next((part for part in site.split(".") if part in ("encoder", "decoder")), "")
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int, pad: int = 0) -> list[list[int]]:

@@ -69,7 +69,7 @@ def position_limits(config: Any) -> dict[str, int]:
     import torch
     from transformers import AutoModel
 
-    from ..data.batches import stack_of
+    from .sites import stack_of
 
     own = copy.deepcopy(config)
     if not 0 <= (getattr(own, "pad_token_id", None) or 0) < (vocabulary_size(own) or 1):

@@ -258,3 +258,8 @@ def _by_hand(modules: dict[str, Any], patterns: list[str]) -> list[MLPSite]:
         listed = "', '".join(patterns)
         raise InputError(f"no linear module matches --site '{listed}'; list them with 'simkit show model NAME'")
     return found
+
+
+def stack_of(site: str) -> str:
+    """Return ``encoder`` or ``decoder``, whichever part comes first in a dotted name; "" for neither."""
+    return next((part for part in site.split(".") if part in ("encoder", "decoder")), "")

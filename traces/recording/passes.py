@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.batches import Batch, stack_of
+from ..data.batches import Batch
 from ..models.limits import running
 from ..models.prompts import inside_pair, inside_wrapper, next_inputs, positions, virtual_tokens
+from ..models.sites import stack_of
 
 PREFILL, DECODE, ENCODE = 0, 1, 2
 

@@ -1,23 +1,16 @@
-"""Tuning methods, discovered: modules of this folder that set METHOD or METHODS, and the group ``traces.tuning``."""
+"""Ready-made tunings by name, each with its method."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, resources
-from importlib.util import find_spec
+from importlib import resources
 from pathlib import Path
-from pkgutil import iter_modules
-from typing import Any
 
 from ..errors import InputError, did_you_mean
 from .change import Method
 from .methods.registry import list_methods
 from .spec import Tuning, load_tuning_file, tuning_from_yaml
-
-# how a module says that it is a method's; read and not imported, since its neighbours may need torch
-REGISTERS = re.compile(r"^METHODS?\b[^=\n]*=", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -30,18 +23,6 @@ class TuningEntry:
     licence: str
     tuning: Tuning
     method: Method
-
-
-def _modules_of_methods() -> list[str]:
-    """Return the modules beside this one that set METHOD or METHODS."""
-    package = __package__ or ""
-    found = []
-    for info in iter_modules(import_module(package).__path__):
-        spec = find_spec(f"{package}.{info.name}")
-        loader: Any = spec.loader if spec is not None and not info.ispkg else None
-        if loader is not None and REGISTERS.search(loader.get_source(f"{package}.{info.name}") or ""):
-            found.append(info.name)
-    return found
 
 
 @cache

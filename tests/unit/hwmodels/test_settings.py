@@ -11,7 +11,8 @@ import pytest
 from hwmodels import EnergyTable, InputError, Op, PackedMask, arch_from_yaml, list_archs, load_arch, register, simulate
 from hwmodels.arch import Arch
 from hwmodels.config import from_yaml, packaged
-from hwmodels.registry import ONE_BY_ONE, arch_faults, built_in, kernel_of, kernels
+from hwmodels.kernel import ONE_BY_ONE
+from hwmodels.registry import arch_faults, built_in, kernel_of, kernels
 from hwmodels.statistical import statistical_cycles
 from hwmodels.units import parse
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hwmodels import sources
+from hwmodels import registry, sources
 from hwmodels.counting import jit as _jit
 from hwmodels.kernel import Kernel
 from hwmodels.registry import built_in, kernels
@@ -61,8 +61,8 @@ def kernel_from(text: str, name: str = "brought") -> Kernel:
 
 
 def test_own_kernels_are_hashed_as_files() -> None:
-    assert {sources.kernel_hash(kernel) for kernel in built_in().values()} == {""}
-    assert sources.kernel_hash(replace(kernels()["cnvlutin"], skips=frozenset())) != ""
+    assert {registry.kernel_hash(kernel) for kernel in built_in().values()} == {""}
+    assert registry.kernel_hash(replace(kernels()["cnvlutin"], skips=frozenset())) != ""
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_own_kernels_are_hashed_as_files() -> None:
 )
 def test_what_changes_counts_changes_the_hash(old: str, new: str) -> None:
     assert old in MODULE
-    assert sources.kernel_hash(kernel_from(MODULE.replace(old, new))) != sources.kernel_hash(kernel_from(MODULE))
+    assert registry.kernel_hash(kernel_from(MODULE.replace(old, new))) != registry.kernel_hash(kernel_from(MODULE))
 
 
 @pytest.mark.parametrize(
@@ -94,12 +94,12 @@ def test_what_changes_counts_changes_the_hash(old: str, new: str) -> None:
 )
 def test_what_changes_no_count_leaves_the_hash(old: str, new: str) -> None:
     assert old in MODULE
-    assert sources.kernel_hash(kernel_from(MODULE.replace(old, new))) == sources.kernel_hash(kernel_from(MODULE))
+    assert registry.kernel_hash(kernel_from(MODULE.replace(old, new))) == registry.kernel_hash(kernel_from(MODULE))
 
 
 def test_every_process_comes_to_the_same_hash(tmp_path: Path) -> None:
     (tmp_path / "brought.py").write_text(MODULE)
-    code = "import brought, hwmodels.sources as s; print(s.kernel_hash(brought.KERNEL))"
+    code = "import brought, hwmodels.registry as s; print(s.kernel_hash(brought.KERNEL))"
     found = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -115,7 +115,7 @@ def test_every_process_comes_to_the_same_hash(tmp_path: Path) -> None:
 
 def test_an_installed_package_of_a_kernel_is_hashed_by_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_installed", lambda module: True)
-    old, new = (sources.kernel_hash(kernel_from(text)) for text in (MODULE, MODULE.replace("x + 1", "x + 2")))
+    old, new = (registry.kernel_hash(kernel_from(text)) for text in (MODULE, MODULE.replace("x + 1", "x + 2")))
     assert old != new
 
 
@@ -168,4 +168,4 @@ def test_hash_takes_any_kind_of_object() -> None:
         return kernel_from(MODULE.replace("COST = 1", f"COST = {thing}"))
 
     for thing in ("lambda x: x", "open", "np.random.default_rng()", "print", "[1, (2, {3: None})]", "numba"):
-        assert len(sources.kernel_hash(kernel(thing))) == 16
+        assert len(registry.kernel_hash(kernel(thing))) == 16

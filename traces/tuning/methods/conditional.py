@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ...data.batches import stack_of
 from ...errors import InputError
 from ...models.experts import dense_sites
-from ...models.sites import FAMILIES
+from ...models.sites import FAMILIES, stack_of
 from ..change import Change, Decided, Method, Part
 from .ada_density import first_projections
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ...data.batches import stack_of
 from ...errors import InputError
+from ...models.sites import stack_of
 from ..change import Change, Decided, Method
 from .adapter import Adapter, inner_width, insert, places
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import Any
 
 from ...errors import InputError
 from ..change import Method, Part
-from ..registry import _modules_of_methods
 
 ENTRY_POINT_GROUP = "traces.tuning"
+# how a module says that it is a method's; read and not imported, since its neighbours may need torch
+REGISTERS = re.compile(r"^METHODS?\b[^=\n]*=", re.MULTILINE)
+
+
+def _modules_of_methods() -> list[str]:
+    """Return the modules beside this one that set METHOD or METHODS."""
+    package = __package__ or ""
+    found = []
+    for info in iter_modules(import_module(package).__path__):
+        spec = find_spec(f"{package}.{info.name}")
+        loader: Any = spec.loader if spec is not None and not info.ispkg else None
+        if loader is not None and REGISTERS.search(loader.get_source(f"{package}.{info.name}") or ""):
+            found.append(info.name)
+    return found
 
 
 @cache

@@ -13,12 +13,12 @@ from tiny_models import WORDS, write_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 import traces
-from traces.data.batches import sorted_order, stack_of
+from traces.data.batches import sorted_order
 from traces.data.inputs import prepare
 from traces.data.items import Inputs
 from traces.errors import InputError
 from traces.models.load import load_model
-from traces.models.sites import find_sites
+from traces.models.sites import find_sites, stack_of
 from traces.oplist.example_inputs import example, probe_shapes, prompt_probe
 from traces.oplist.ops import Template, expand
 from traces.oplist.probe import probe_ops

@@ -11,7 +11,7 @@ import pytest
 
 import simkit as sk
 from hwmodels.registry import built_in, kernels
-from simkit.provenance import kernel_sources, model_sources
+from simkit.engine.keys import kernel_sources, model_sources
 
 FACTOR = 1
 
