@@ -301,7 +301,7 @@ def _sample(model: str, task: str, plan: Tuning, data: str | None, labels: int) 
         raise InputError(f"tuning '{plan.name}' makes choices on training data; name it (data=..., --data)")
 
     if data is None:
-        return Sample(refuse, lambda net, batch: loss_of(net, batch, task), task, plan.seed), labels
+        return Sample(refuse, lambda net, batch: loss_of(net, batch, task), task, plan.seed, has_data=False), labels
     content = load_data(data)
     inputs = prepare(model, task, content.train.head(plan.train.max_samples), plan.train.max_length)
 

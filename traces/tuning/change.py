@@ -31,12 +31,15 @@ class Sample:
         One of `traces.models.load.TASKS`.
     seed : int
         The tuning's.
+    has_data : bool
+        False where no data set was named: `batches` then refuses.
     """
 
     batches: Callable[[int, int], Iterator[Batch]]
     loss: Callable[[Any, Batch], torch.Tensor]
     task: str
     seed: int
+    has_data: bool = True
 
 
 class Change:

@@ -154,7 +154,7 @@ def build_model(
     net.requires_grad_(False)
     for name in heads(net):
         net.get_submodule(name).requires_grad_(True)
-    if sample is not None and decided is None:
+    if sample is not None and sample.has_data and decided is None:
         _try(net, sample)
     changes = tuning.changes()
     choices: dict[str, Any] = {}

@@ -68,7 +68,7 @@ def test_the_key_holds_what_turns_a_trace_into_counts(monkeypatch: pytest.Monkey
 
     before, read = now(), Path.read_bytes
     try:
-        for name in ("workload.py", "tally.py", "ops.py", "trace.py"):
+        for name in ("workload.py", "layout.py", "ops.py", "trace.py"):
             monkeypatch.setattr(
                 Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.name.endswith(name))
             )

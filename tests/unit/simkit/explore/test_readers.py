@@ -158,7 +158,7 @@ def told(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         ("r.json", b'{"a": 1}', "r.json is JSON, not a result"),
         ("r.npz", b"PK\x03\x04", "r.npz is a ZIP archive, not a result"),
         ("r.parquet", b"version https://git-lfs.github.com/spec/v1\n", "r.parquet is a Git LFS pointer"),
-        ("r.csv.gz", gzip.compress(b"a,b"), "r.csv.gz is gzip-compressed, not a result"),
+        ("r.csv.gz", gzip.compress(b"a,b", mtime=0), "r.csv.gz is gzip-compressed, not a result"),
     ],
 )
 def test_a_file_of_another_kind_is_named_and_not_called_damaged(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from traces import tuning
-from traces.tuning import registry
+from traces.tuning.methods import registry
 
 
 def test_methods_come_with_their_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,9 +22,9 @@ def test_methods_come_with_their_modules(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_every_method_of_the_package_is_found() -> None:
-    names = set(tuning.methods())
+    names = set(tuning.list_methods())
     assert {"lora", "full", "none", "prompt", "adalora", "density"} <= names
-    assert names == {method.name for method in tuning.methods().values()}
+    assert names == {method.name for method in tuning.list_methods().values()}
 
 
 def test_discovery_reads_modules_and_imports_none() -> None:
