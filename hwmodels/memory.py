@@ -6,11 +6,14 @@ meanwhile, so a tile takes ``max(compute, transfer)``. Where the weights do not 
 stream once per token tile. The first tile's activations and first half-buffer of weights cannot be hidden.
 
     stall = fill + sum_t max(0, transfer_t - compute_t)
+
+Copies that share their second operand (the query heads of one key head) are one launch of all their rows: what they
+share moves once for the group, or once for each tile of the group's rows where it does not fit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +66,7 @@ def stored_bits(
 
 
 def traffic(op: Op, arch: Arch) -> Traffic:
-    """Count the bytes of one copy of an op."""
+    """Count the bytes of one copy of an op, read alone."""
     memory = arch.memory
     act_bits, weight_bits = int(arch.bits["activation"].value), int(arch.bits["weight"].value)
     index_bits = int(memory.index_bits.value) if memory.index_bits else 0
@@ -84,7 +87,7 @@ class Tiles(NamedTuple):
     Parameters
     ----------
     starts : int64[tiles]
-        First token.
+        First row; of copies that share their second operand, among the rows of the group.
     opens : bool[tiles]
         Whether it is the first of its launch.
     inputs, weights, outputs : float64[tiles]
@@ -115,7 +118,10 @@ class Tiles(NamedTuple):
 
 
 class Movement(NamedTuple):
-    """The memory side of an op on an arch, before bandwidth and clock: its tiles, the dense baseline's, and bytes."""
+    """The memory side of an op on an arch, before bandwidth and clock: its tiles, the dense baseline's, and bytes.
+
+    All of one group of copies: there are ``op.groups`` of them.
+    """
 
     tiles: Tiles
     dense: Tiles
@@ -134,7 +140,7 @@ def movement(op: Op, arch: Arch, compute: Compute) -> Movement:
     return Movement(
         tiles=tiles,
         dense=_tiles(dense_op, arch, traffic(dense_op, arch), dense_rate),
-        activation_bytes=round(moved.activation_bytes.sum()),
+        activation_bytes=round(moved.activation_bytes.sum()) * op.shared,
         weight_bytes=round(moved.weight_bytes * np.count_nonzero(tiles.weights)),
     )
 
@@ -163,17 +169,17 @@ def bytes_per_cycle(arch: Arch) -> float:
 def join(op: Op, arch: Arch, compute: Compute, moved: Movement) -> Counts:
     """Do as `combine` does, with the movement at hand."""
     rate = bytes_per_cycle(arch)
-    stall = moved.tiles.stall_cycles(rate) * op.repeat
-    dram_bytes = int(moved.tiles.bytes.sum()) * op.repeat
+    stall = moved.tiles.stall_cycles(rate) * op.groups
+    dram_bytes = int(moved.tiles.bytes.sum()) * op.groups
     actions = dict(compute.actions)
     actions["dram.transfer"] = dram_bytes
-    actions["weight_buffer.fill"] = moved.weight_bytes * op.repeat
-    actions["activation_buffer.fill"] = moved.activation_bytes * op.repeat
+    actions["weight_buffer.fill"] = moved.weight_bytes * op.groups
+    actions["activation_buffer.fill"] = moved.activation_bytes * op.groups
     return Counts(
         cycles=compute.cycles,
         dense_cycles=compute.dense_cycles,
         stall_cycles=stall,
-        dense_stall_cycles=moved.dense.stall_cycles(rate) * op.repeat,
+        dense_stall_cycles=moved.dense.stall_cycles(rate) * op.groups,
         macs=op.macs,
         effectual_macs=op.effectual_macs,
         dram_bytes=dram_bytes,
@@ -206,19 +212,29 @@ def _token_cycles(op: Op, compute: Compute) -> NDArray[np.float64]:
     return np.repeat(compute.row_cycles / sizes, sizes)
 
 
+def group_order(op: Op) -> NDArray[np.int64]:
+    """Row of the op that each row of a group of copies is, launch by launch: ``int64[M shared]``."""
+    rows, batch = np.arange(op.m), min(op.batch or op.m, op.m)
+    if op.shared == 1:
+        return rows
+    return np.concatenate([np.tile(rows[first : first + batch], op.shared) for first in range(0, op.m, batch)])
+
+
 def _tiles(op: Op, arch: Arch, moved: Traffic, token_cycles: NDArray[np.float64]) -> Tiles:
     memory = arch.memory
     burst = float(memory.burst.value)
-    batch = min(op.batch or op.m, op.m)
+    order = group_order(op)
+    batch = min(op.batch or op.m, op.m) * op.shared
+    group = replace(op.dense(), m=op.m * op.shared, batch=batch, repeat=1, shared=1)
     tile = max(1, min(batch, int(float(memory.activation_buffer.value) / 2 / max(moved.activation_bytes.max(), 1.0))))
-    starts = group_starts(op, tile)[:-1]
+    starts = group_starts(group, tile)[:-1]
     buffer = float(memory.weight_buffer.value)
     streamed = memory.weights == "streamed" or not op.has_weight or moved.weight_bytes > buffer
     half = buffer / 2
     opens = starts % batch == 0
     fetch = (opens if moved.weight_bytes <= half else np.ones_like(opens)) & streamed
-    tokens = np.diff(np.append(starts, op.m))
-    inputs = np.ceil(np.add.reduceat(moved.activation_bytes, starts) / burst) * burst
+    tokens = np.diff(np.append(starts, group.m))
+    inputs = np.ceil(np.add.reduceat(moved.activation_bytes[order], starts) / burst) * burst
     weights = np.ceil(moved.weight_bytes / burst) * burst * fetch
     return Tiles(
         starts=starts,
@@ -227,5 +243,5 @@ def _tiles(op: Op, arch: Arch, moved: Traffic, token_cycles: NDArray[np.float64]
         weights=weights,
         outputs=np.ceil(moved.output_bytes_per_token * tokens / burst) * burst,
         fill=np.where(opens, np.minimum(weights, half) + inputs, 0.0),
-        busy=np.add.reduceat(token_cycles, starts),
+        busy=np.add.reduceat(token_cycles[order], starts),
     )

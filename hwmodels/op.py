@@ -40,11 +40,14 @@ class Op:
         ``"prefill"`` or ``"decode"``.
     has_weight : bool
         False for attention scores and values, whose second operand is an activation too.
+    shared : int
+        Consecutive copies, of `repeat`, that read the same second operand: the query heads of one key head; divides
+        `repeat`.
 
     Raises
     ------
     InputError
-        If a dimension is not positive or a mask does not fit it.
+        If a dimension is not positive, `shared` does not divide `repeat`, or a mask does not fit its dimensions.
     """
 
     name: str
@@ -59,11 +62,17 @@ class Op:
     repeat: int = 1
     phase: str = "prefill"
     has_weight: bool = True
+    shared: int = 1
 
     def __post_init__(self) -> None:
-        for field in ("m", "k", "n", "repeat"):
+        for field in ("m", "k", "n", "repeat", "shared"):
             if getattr(self, field) < 1:
                 raise InputError(f"op '{self.name}': {field} = {getattr(self, field)}, must be at least 1")
+        if self.repeat % self.shared:
+            raise InputError(
+                f"op '{self.name}': {self.shared} copies share a second operand, but repeat = {self.repeat} is no "
+                "multiple of it; give a divisor of repeat"
+            )
         wanted = {"activation": (self.m, self.k), "weight": (self.n, self.k), "output": (self.m, self.n)}
         for field, shape in wanted.items():
             mask: Mask | None = getattr(self, field)
@@ -72,6 +81,11 @@ class Op:
                     f"op '{self.name}': {field} mask has shape {tuple(mask.shape)}, "
                     f"but M = {self.m}, K = {self.k}, N = {self.n} needs {shape}"
                 )
+
+    @property
+    def groups(self) -> int:
+        """Different second operands: ``repeat / shared``."""
+        return self.repeat // self.shared
 
     @property
     def macs(self) -> int:

@@ -94,10 +94,11 @@ class _Work(NamedTuple):
 
 def _dense(op: Op, model: GemmModel, tokens: NDArray[np.int64]) -> _Work:
     sizes, where = np.unique(tokens, return_inverse=True)
-    columns = op.n * op.repeat  # copies run side by side in one batched launch
-    shapes = np.stack([sizes, np.full_like(sizes, columns), np.full_like(sizes, op.k)], axis=1)
+    # copies run side by side in one batched launch; those that share their second operand are rows over it
+    rows, columns = sizes * op.shared, op.n * op.groups
+    shapes = np.stack([rows, np.full_like(rows, columns), np.full_like(rows, op.k)], axis=1)
     tiling, timing = model.explain(shapes), model.timing
-    m = sizes.astype(np.float64)
+    m = rows.astype(np.float64)
     blocks = np.ceil(m / tiling.tile[:, 0]) * np.ceil(columns / tiling.tile[:, 1])
     l2 = (
         blocks
@@ -105,7 +106,7 @@ def _dense(op: Op, model: GemmModel, tokens: NDArray[np.int64]) -> _Work:
         * op.k
         * timing.operand_bytes
     )
-    moved = timing.operand_bytes * op.repeat * (m * op.k + op.n * op.k + m * op.n)
+    moved = timing.operand_bytes * op.groups * (m * op.k + op.n * op.k + m * op.n)
     work = _Work(tiling.seconds, 2.0 * m * op.k * columns, moved, l2, np.zeros(len(m)))
     return _Work(*(values[where] for values in work))
 

@@ -82,10 +82,10 @@ def mlp_modules(tokens: int, d_model: int, d_ff: int, density: float) -> list[Mo
 
 
 def count(op: Op, params: SpongeParams, arch: Arch) -> Compute:
-    """Count words and multiplications of one op; parameters are read once a launch."""
+    """Count words and multiplications of one op; parameters are read once a launch of the copies that share them."""
     launches = op.launches
     outputs = op.m * op.n * op.repeat if op.output is None else op.output.popcount() * op.repeat
-    words = op.weight_nonzeros * launches // op.repeat + op.activation_nonzeros + outputs
+    words = op.weight_nonzeros // op.shared * launches // op.repeat + op.activation_nonzeros + outputs
     pairs = op.weight_nonzeros // op.repeat * op.activation_nonzeros // op.repeat
     return Compute(
         cycles=0,

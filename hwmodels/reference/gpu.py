@@ -105,6 +105,6 @@ def gpu_twin(op: Op, params: Any, arch: Arch) -> int:
         if params.policy in ("tile_skip", "best") and masked and active is not None:
             times.append(_tile_skip(active[first:stop], op.n, params, size))
         if params.policy in ("dense", "best") or not times:
-            times.append(gemm_seconds(tokens, op.n * op.repeat, op.k, params, size))
+            times.append(gemm_seconds(tokens * op.shared, op.n * op.groups, op.k, params, size))
         cycles += int(np.ceil(min(times) * arch.clock_hz))
     return cycles

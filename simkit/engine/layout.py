@@ -122,7 +122,7 @@ class _Waits:
     def __init__(self, moved: Sequence[Moved]):
         self._known: dict[tuple[bytes, ...], int] = {}
         parts: list[tuple[Floats, Floats, Floats]] = []
-        self._repeat = _ints([one.op.repeat for one in moved])
+        self._groups = _ints([one.op.groups for one in moved])
         self._with = np.array([one.movement is not None for one in moved], dtype=bool)
         pairs = [self._pair(one, parts) for one in moved]
         self._own, self._dense = (np.array([pair[side] for pair in pairs], dtype=np.intp) for side in (0, 1))
@@ -154,7 +154,7 @@ class _Waits:
         late = np.maximum(0.0, self._body / rate - self._busy)
         # added op by op: another order of addition may fall on the other side of a whole cycle
         waits = np.ceil([fill[span].sum() + late[span].sum() for span in self._spans]).astype(np.int64)
-        scale = self._repeat * self._with
+        scale = self._groups * self._with
         return waits[self._own] * scale, waits[self._dense] * scale
 
 

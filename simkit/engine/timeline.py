@@ -22,7 +22,7 @@ from hwmodels import Arch, Compute, Mask, Op, PackedMask
 from hwmodels.counting.groups import group_starts
 from hwmodels.kernel import Kernel
 from hwmodels.mask import load
-from hwmodels.memory import Tiles, movement
+from hwmodels.memory import Tiles, group_order, movement
 from hwmodels.registry import kernel_of, params_of, seen_by
 
 from ..errors import InputError
@@ -85,13 +85,18 @@ def write_timeline(
 
 
 def draw(op: Op, arch: Arch) -> dict[str, Any]:
-    """Lay an op out in time on an arch: a Chrome-trace object, ``ts`` and ``dur`` in cycles."""
+    """Lay an op out in time on an arch: a Chrome-trace object, ``ts`` and ``dur`` in cycles.
+
+    One copy is drawn, or one group of copies that share their second operand.
+    """
     kernel = kernel_of(arch)
-    op = replace(seen_by(kernel, op, arch), repeat=1)
+    group = replace(seen_by(kernel, op, arch), repeat=op.shared)
+    op = _stacked(group, side_by_side=kernel.name == "gpu")
     compute = kernel.count(op, params_of(arch), arch)
     starts = group_starts(op, compute.group_rows)
     if compute.dram_bytes is None:
-        clock = _Clock(movement(op, arch, compute).tiles, float(arch.memory.bandwidth.value) / arch.clock_hz)
+        counted = compute if op is group else kernel.count(group, params_of(arch), arch)
+        clock = _Clock(movement(group, arch, counted).tiles, float(arch.memory.bandwidth.value) / arch.clock_hz)
     else:
         clock = _Clock(None, 0.0)
     done = np.append(0, np.cumsum(compute.row_cycles))
@@ -103,7 +108,7 @@ def draw(op: Op, arch: Arch) -> dict[str, Any]:
     facts = {
         "arch": arch.name,
         "op": f"{op.name} of layer {op.layer}",
-        "shape": f"M {op.m}, K {op.k}, N {op.n}",
+        "shape": f"M {group.m}, K {op.k}, N {op.n}" + f", {group.shared} copies" * (group.shared > 1),
         "cycles": int(compute.cycles),
         "stall_cycles": round(clock.stalled, 3),
         "clock_hz": arch.clock_hz,
@@ -120,6 +125,26 @@ def _find(trace: Trace, name: str | None, layer: int, weights: str) -> Op:
         layers = sorted({op.layer for op in ops if op.layer >= 0})
         raise InputError(f"trace '{trace.name}' has no layer {layer}; it has {layers[0]} to {layers[-1]}")
     return next((op for op in here if op.activation is not None or op.output is not None), here[0])
+
+
+def _stacked(group: Op, side_by_side: bool) -> Op:
+    """Return a group of copies as one op over all their rows, launch by launch; `side_by_side` in the same launches."""
+    if group.shared == 1:
+        return group
+    order, batch = group_order(group), min(group.batch or group.m, group.m)
+
+    def stack(mask: Mask | None) -> Mask | None:
+        return mask if mask is None else PackedMask(load(mask).words[order], mask.shape[1])
+
+    return replace(
+        group,
+        m=len(order),
+        activation=stack(group.activation),
+        output=stack(group.output),
+        batch=batch * group.shared if side_by_side else batch,
+        repeat=1,
+        shared=1,
+    )
 
 
 def _first_tokens(op: Op, tokens: int) -> Op:

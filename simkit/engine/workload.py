@@ -155,7 +155,7 @@ def _likeness(op: Op) -> Any:
     weight = "ones" if isinstance(op.weight, OnesMask) else op.weight
     if op.activation is not None or op.output is not None or not (weight is None or weight == "ones"):
         return id(op)
-    return op.m, op.k, op.n, op.batch, op.repeat, op.phase, op.has_weight, weight
+    return op.m, op.k, op.n, op.batch, op.repeat, op.shared, op.phase, op.has_weight, weight
 
 
 def _held(items: list[Op]) -> list[Op]:
@@ -245,6 +245,7 @@ def _recorded(trace: Trace, spec: OpSpec, weights: str, batch: int | None, phase
         batch=batch if batch is not None and spec.has_weight else spec.tokens_per_pass,
         repeat=spec.repeat,
         has_weight=spec.has_weight,
+        shared=spec.shared,
     )
 
 

@@ -105,7 +105,7 @@ def _merged_names(table: pd.DataFrame) -> dict[str, str]:
     """Name ops of equal shapes and work as one, ``k, q, v``: their markers would lie on one another."""
     alike: dict[tuple[tuple[int, ...], ...], list[str]] = {}
     for name, rows in table.groupby("op", sort=False):
-        shapes = rows[["m", "k", "n", "repeat", "macs", "effectual_macs"]].drop_duplicates()
+        shapes = rows[["m", "k", "n", "repeat", "macs", "effectual_macs", "dram_bytes"]].drop_duplicates()
         alike.setdefault(tuple(sorted(shapes.itertuples(index=False, name=None))), []).append(str(name))
     return {name: ", ".join(names) for names in alike.values() for name in names}
 

@@ -40,6 +40,8 @@ class OpSpec:
         False where the second operand is an activation too.
     tokens_per_pass : int
         Rows of one forward pass, on average: each pass reads the weights anew.
+    shared : int
+        Consecutive copies, of `repeat`, that read the same second operand: the query heads of one key head.
     """
 
     op: str
@@ -54,6 +56,7 @@ class OpSpec:
     weight_bytes: int = 0
     has_weight: bool = True
     tokens_per_pass: int = 0
+    shared: int = 1
 
     @property
     def macs(self) -> int:
@@ -66,21 +69,29 @@ Shape = tuple[int, ...]  # sequences, tokens of each, and tokens of each target 
 
 @dataclass(frozen=True)
 class Dim:
-    """``c B^b (S + o)^s T^t``."""
+    """``c B^b min(S + o, w)^s min(T, w)^t``; without a window w as if it were never reached."""
 
     c: int
     b: int = 0
     s: int = 0
     o: int = 0
     t: int = 0
+    w: int = 0
 
     def at(self, batch: int, length: int, target: int = 1) -> int:
         """Evaluate for `batch` sequences of `length` tokens, and of `target` tokens in the second stack."""
-        return int(self.c * batch**self.b * (length + self.o) ** self.s * target**self.t)
+        rows = length + self.o
+        if self.w:
+            rows, target = min(rows, self.w), min(target, self.w)
+        return int(self.c * batch**self.b * rows**self.s * target**self.t)
 
     def to_list(self) -> list[int]:
-        """Return plain data; without a second stack as before there was one."""
-        return [self.c, self.b, self.s, self.o, *([self.t] if self.t else [])]
+        """Return plain data, in the form of older traces where neither a second stack nor a window says more."""
+        more = [self.t, self.w] if self.w else [self.t] if self.t else []
+        return [self.c, self.b, self.s, self.o, *more]
+
+
+ONE = Dim(1)
 
 
 @dataclass(frozen=True)
@@ -101,17 +112,20 @@ class Template:
     weight_bytes: int
     input_site: str | None = None
     output_site: str | None = None
+    shared: Dim = ONE
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         dims = {d: getattr(self, d).to_list() for d in ("m", "k", "n", "repeat")}
+        if self.shared != ONE:
+            dims["shared"] = self.shared.to_list()
         rest = ("op", "layer", "kind", "has_weight", "weight_bytes", "input_site", "output_site")
         return {name: getattr(self, name) for name in rest} | dims
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Template:
         """Rebuild what `to_dict` returned."""
-        dims = {d: Dim(*data[d]) for d in ("m", "k", "n", "repeat")}
+        dims = {d: Dim(*data[d]) for d in ("m", "k", "n", "repeat", "shared") if d in data}
         return cls(**(data | dims))
 
 
@@ -177,11 +191,12 @@ def expand(templates: Iterable[Template], shapes: Sequence[Shape], passes: int |
             k, n = t.k.at(*shapes[0]), t.n.at(*shapes[0])
             specs.append(replace(empty, m=rows, k=k, n=n, tokens_per_pass=max(1, round(rows / launches))))
         else:
-            sizes: Counter[tuple[int, int, int]] = Counter()
+            sizes: Counter[tuple[int, int, int, int]] = Counter()
             for shape, times in sorted(counted.items()):
-                sizes[t.m.at(*shape), t.k.at(*shape), t.n.at(*shape)] += t.repeat.at(*shape) * times
+                sizes[tuple(dim.at(*shape) for dim in (t.m, t.k, t.n, t.shared))] += t.repeat.at(*shape) * times
             specs += [
-                replace(empty, m=m, k=k, n=n, repeat=repeat, tokens_per_pass=m) for (m, k, n), repeat in sizes.items()
+                replace(empty, m=m, k=k, n=n, repeat=repeat, tokens_per_pass=m, shared=shared)
+                for (m, k, n, shared), repeat in sizes.items()
             ]
     return [spec for spec in specs if spec.m and spec.repeat]
 

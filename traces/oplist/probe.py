@@ -17,6 +17,7 @@ from ..models.routing import all_tokens
 from ..models.sites import MLPSite, dropped_blocks, gate_sites, weight_shape
 from .experts import expert_templates
 from .ops import Dim, Shape, Template, fit_dim
+from .sharing import SharedCopies
 
 # names of projections over all families: the last parts of a module's path
 NAMES = (
@@ -46,6 +47,7 @@ class _Event:
     kind: str
     dims: tuple[int, int, int, int]  # m, k, n, repeat
     call: int  # how many times the layer had been entered before: some models share one layer's weights
+    shared: int = 1  # consecutive copies that read the same second operand
 
 
 class _Watch(TorchDispatchMode):
@@ -57,6 +59,7 @@ class _Watch(TorchDispatchMode):
         self.path: list[str] = []
         self.layers = layers
         self.entered: Counter[str] = Counter()
+        self.sharing = SharedCopies()
         self.inside_whole = 0
         self._handles = []
         for name, module in model.named_modules():
@@ -81,10 +84,10 @@ class _Watch(TorchDispatchMode):
 
         return hook
 
-    def _note(self, operator: str, kind: str, dims: tuple[int, int, int, int]) -> None:
+    def _note(self, operator: str, kind: str, dims: tuple[int, int, int, int], shared: int = 1) -> None:
         path = self.path[-1] if self.path else ""
         layer = next((name for name in self.layers if f"{path}.".startswith(f"{name}.")), "")
-        self.events.append(_Event(path, operator, kind, dims, self.entered[layer] - 1))
+        self.events.append(_Event(path, operator, kind, dims, self.entered[layer] - 1, shared))
 
     def close(self) -> None:
         for handle in self._handles:
@@ -93,12 +96,15 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        self.sharing.note(name, args, out)
         if name in ("mm", "addmm"):
             left, right = args[-2:]
             self._note("mm", "gemm", (left.shape[0], left.shape[1], right.shape[1], 1))
         elif name in ("bmm", "baddbmm"):
             left, right = args[-2:]
-            self._note("bmm", "gemm", (left.shape[1], left.shape[2], right.shape[2], left.shape[0]))
+            self._note(
+                "bmm", "gemm", (left.shape[1], left.shape[2], right.shape[2], left.shape[0]), self.sharing.copies(right)
+            )
         elif name.startswith("_scaled_dot_product"):
             self._attention(*args[:3])
         elif name == "convolution":
@@ -110,16 +116,17 @@ class _Watch(TorchDispatchMode):
     def _attention(self, query: Any, key: Any, value: Any) -> None:
         batch, heads, rows, depth = query.shape
         columns, width = key.shape[-2], value.shape[-1]
-        self._note("scores", "gemm", (rows, depth, columns, batch * heads))
+        keys, values = (heads // one.shape[1] * self.sharing.copies(one) for one in (key, value))
+        self._note("scores", "gemm", (rows, depth, columns, batch * heads), keys)
         self._note("softmax", "vector", (columns, 1, 1, batch * heads * rows))
-        self._note("values", "gemm", (rows, columns, width, batch * heads))
+        self._note("values", "gemm", (rows, columns, width, batch * heads), values)
 
     def _convolution(self, weight: Any, groups: int, out: Any) -> None:
         reduction = weight[0].numel()
         self._note("conv", "gemm", (out[:, 0].numel(), reduction, weight.shape[0] // groups, groups))
 
     def _vector(self, name: str, args: Any, out: Any) -> None:
-        if name == "_softmax":
+        if name in ("_softmax", "_safe_softmax"):
             self._note("softmax", "vector", (out.shape[-1], 1, 1, out.numel() // out.shape[-1]))
         elif name in ACTIVATIONS and out.dim() > 1:
             self._note("activation", "vector", (out.numel(), 1, 1, 1))
@@ -213,6 +220,7 @@ def probe_ops(
                 has_weight=weighted and (weight_shape(module) is not None or one.operator == "conv"),
                 weight_bytes=_own_bytes(module, claimed),
                 input_site=site.name if site else (inputs or {}).get((bare, one.call)),
+                shared=fit_dim((one.shared, two.shared), shapes),
             )
         )
     gates = {site.layer: site.name for site in gate_sites(sites)}

@@ -20,7 +20,7 @@ from ..models.experts import model_sites
 from ..models.load import modality
 from ..models.prompts import virtual_tokens
 from ..models.sites import MLPSite
-from ..oplist.ops import OpSpec, Template, expand
+from ..oplist.ops import ONE, OpSpec, Template, expand
 from ..oplist.probe import _Event, _Watch, probe_ops
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class _StepWatch(_Watch):
         self._args = args
         return super().__torch_dispatch__(func, types, args, kwargs)
 
-    def _note(self, operator: str, kind: str, dims: tuple[int, int, int, int]) -> None:
-        super()._note(operator, kind, dims)
+    def _note(self, operator: str, kind: str, dims: tuple[int, int, int, int], shared: int = 1) -> None:
+        super()._note(operator, kind, dims, shared)
         self.wanted.append(self._flags(operator) if kind == "gemm" else (False, False))
         # a node is made, and numbered, just before its operator runs
         self.nodes.append(torch.autograd._get_sequence_nr() - 1)
@@ -155,7 +155,8 @@ def step_ops(
         bare = replace(template, weight_bytes=0, input_site=None, output_site=None)
         if right:
             only = f"single:{place}" if place in single else None
-            backward.append(replace(bare, op=second, m=k, k=m, n=n, has_weight=False, output_site=only))
+            # the gradients that read what copies share are those of the other operand
+            backward.append(replace(bare, op=second, m=k, k=m, n=n, has_weight=False, output_site=only, shared=ONE))
         if left:
             backward.append(replace(bare, op=first, k=n, n=k))
     return StepOps(forward, backward[::-1])
