@@ -11,8 +11,9 @@ from ..models.patches import PatchGrid
 from ..models.prompts import inside_pair, inside_wrapper, next_inputs, virtual_tokens
 from .ops import Shape
 
-# different primes, so that no dimension is mistaken for another: sequences, tokens, tokens of the target
-PROBES = ((2, 7, 5), (3, 11, 13))
+# Sequences, tokens, tokens of the target: different primes, so that no dimension is mistaken for another. Nor are S + o
+# and c B for any o > 0 (attention sinks, virtual tokens), because 13 / 11 < 3 / 2.
+PROBES = ((2, 11, 5), (3, 13, 7))
 
 
 def probe_shapes(model: Any) -> tuple[Shape, Shape]:

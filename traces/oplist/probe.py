@@ -60,6 +60,7 @@ class _Watch(TorchDispatchMode):
         self.layers = layers
         self.entered: Counter[str] = Counter()
         self.sharing = SharedCopies()
+        self.modules = dict(model.named_modules())
         self.inside_whole = 0
         self._handles = []
         for name, module in model.named_modules():
@@ -102,9 +103,8 @@ class _Watch(TorchDispatchMode):
             self._note("mm", "gemm", (left.shape[0], left.shape[1], right.shape[1], 1))
         elif name in ("bmm", "baddbmm"):
             left, right = args[-2:]
-            self._note(
-                "bmm", "gemm", (left.shape[1], left.shape[2], right.shape[2], left.shape[0]), self.sharing.copies(right)
-            )
+            dims = (left.shape[1], left.shape[2], right.shape[2], left.shape[0])
+            self._note("bmm", "gemm", dims, self.sharing.copies(right))
         elif name.startswith("_scaled_dot_product"):
             self._attention(*args[:3])
         elif name == "convolution":
@@ -116,10 +116,19 @@ class _Watch(TorchDispatchMode):
     def _attention(self, query: Any, key: Any, value: Any) -> None:
         batch, heads, rows, depth = query.shape
         columns, width = key.shape[-2], value.shape[-1]
+        packed = self._packed(heads, rows)
+        heads, rows = heads * packed, rows // packed
         keys, values = (heads // one.shape[1] * self.sharing.copies(one) for one in (key, value))
         self._note("scores", "gemm", (rows, depth, columns, batch * heads), keys)
         self._note("softmax", "vector", (columns, 1, 1, batch * heads * rows))
         self._note("values", "gemm", (rows, columns, width, batch * heads), values)
+
+    def _packed(self, heads: int, rows: int) -> int:
+        """How many query heads of one token transformers hands over as rows of one head, which depends on the mask."""
+        module = self.modules.get(self.path[-1]) if self.path else None
+        groups = getattr(module, "num_key_value_groups", 1)
+        asked = getattr(getattr(module, "config", None), "num_attention_heads", None)
+        return groups if groups == rows and heads * groups == asked else 1
 
     def _convolution(self, weight: Any, groups: int, out: Any) -> None:
         reduction = weight[0].numel()

@@ -29,7 +29,7 @@ from ..models.load import load_model
 from ..models.prompts import virtual_tokens
 from ..models.sites import MLPSite
 from ..oplist.example_inputs import decode_probe, probe_shapes, prompt_probe
-from ..oplist.probe import probe_ops
+from ..oplist.windows import list_ops
 from ..provenance import provenance
 from ..storage.chunks import content_hash
 from ..storage.folder import Folder
@@ -265,7 +265,7 @@ class _Session:
         for key, probe in (("ops", prompt_probe), ("ops_decode", decode_probe))[: 1 + bool(self.new_tokens)]:
             shapes = probe_shapes(model)
             with running(model, "a short sample"):
-                templates = probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, every, linked)
+                templates = list_ops(model, probe, shapes, every, linked)
             ops[key] = squeeze([t.to_dict() for t in templates])
         return (
             self.facts
