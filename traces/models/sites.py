@@ -31,15 +31,12 @@ class Family:
         The part of the down-projection's name that is inside the layer.
     gate : bool
         Whether the activation is multiplied with a second branch before the down-projection.
-    width : str
-        Configuration field with the intermediate size, to tell the MLP from other modules of the same name.
     """
 
     down: str
     activation: str
     down_tail: str
     gate: bool = False
-    width: str = "intermediate_size"
 
 
 _BERT = Family(r"encoder\.layer\.(\d+)\.output\.dense", "intermediate.intermediate_act_fn", "output.dense")
@@ -48,9 +45,8 @@ _T5 = Family(
     r"(?P<stack>encoder|decoder)\.block\.(\d+)\.layer\.\d+\.DenseReluDense\.wo",
     "act",
     "wo",
-    width="d_ff",
 )
-_BART = Family(r"(?P<stack>encoder|decoder)\.layers\.(\d+)\.fc2", "activation_fn", "fc2", width="encoder_ffn_dim")
+_BART = Family(r"(?P<stack>encoder|decoder)\.layers\.(\d+)\.fc2", "activation_fn", "fc2")
 _VIT = Family(r"layers?\.(\d+)\.(?:mlp\.fc2|output\.dense)", "mlp.activation_fn", "mlp.fc2")
 _DINO = Family(r"layers?\.(\d+)\.mlp\.fc2", "mlp.activation_fn", "mlp.fc2")
 
@@ -60,13 +56,13 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _BERT,
     "electra": _BERT,
     "esm": Family(r"encoder\.layer\.(\d+)\.output\.dense", "intermediate.intermediate_act_fn", "output.dense"),
-    "distilbert": Family(r"layer\.(\d+)\.ffn\.lin2", "ffn.activation", "ffn.lin2", width="hidden_dim"),
+    "distilbert": Family(r"layer\.(\d+)\.ffn\.lin2", "ffn.activation", "ffn.lin2"),
     "albert": Family(r"albert_layer_groups\.(\d+)\.albert_layers\.\d+\.ffn_output", "activation", "ffn_output"),
     "modernbert": Family(r"layers\.(\d+)\.mlp\.Wo", "mlp.act", "mlp.Wo", gate=True),
     "t5": _T5,
     "mt5": _T5,
-    "opt": Family(r"layers\.(\d+)\.fc2", "activation_fn", "fc2", width="ffn_dim"),
-    "gpt2": Family(r"h\.(\d+)\.mlp\.c_proj", "mlp.act", "mlp.c_proj", width="n_inner"),
+    "opt": Family(r"layers\.(\d+)\.fc2", "activation_fn", "fc2"),
+    "gpt2": Family(r"h\.(\d+)\.mlp\.c_proj", "mlp.act", "mlp.c_proj"),
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
@@ -131,18 +127,6 @@ class MLPSite:
     routed: bool = False
 
 
-def intermediate_size(config: Any, family: Family) -> int:
-    """Return the MLP's inner width from a model's configuration."""
-    size = getattr(config, family.width, None)
-    if size is None and family.width == "n_inner":
-        size = 4 * config.n_embd
-    if size is None and hasattr(config, "mlp_ratio"):
-        size = int(config.hidden_size * config.mlp_ratio)
-    if size is None:
-        raise InputError(f"configuration of '{config.model_type}' has no '{family.width}'; name sites by hand")
-    return int(size)
-
-
 def weight_shape(module: Any) -> tuple[int, int] | None:
     """Return (in, out) features of a linear module, wrapped by peft or not; None for anything else."""
     base = getattr(module, "base_layer", module)
@@ -196,14 +180,18 @@ def mlp_blocks(model: Any) -> list[MLPSite]:
             f"model family '{config.model_type}' is not in the table of MLP sites; list its modules with "
             "'simkit show model NAME' and name the sites by hand: --site 'layers.*.mlp.down_proj'"
         )
-    width = intermediate_size(config, family)
     expression = re.compile(rf"(?:^|\.){family.down}$")
     found: list[MLPSite] = []
     for full, module in modules.items():
         match = expression.search(full)
-        shape = (0, 0) if getattr(module, "dropped_block", False) else weight_shape(module)
-        if match is None or shape is None or shape[0] not in (0, width):
+        if match is None:
             continue
+        shape = (0, 0) if getattr(module, "dropped_block", False) else weight_shape(module)
+        if shape is None:
+            raise InputError(
+                f"'{full}' is where a '{config.model_type}' model has a down-projection, but it is no linear layer "
+                f"({type(module).__name__}); name the sites by hand: --site 'layers.*.mlp.down_proj'"
+            )
         stack = match.groupdict().get("stack")
         index = next(g for g in match.groups() if g is not None and g.isdigit())
         name = f"{stack}.layers.{index}.down" if stack else f"layers.{index}.down"
@@ -212,10 +200,23 @@ def mlp_blocks(model: Any) -> list[MLPSite]:
         found.append(MLPSite(name, len(found), full, *shape, activation if activation in modules else None, gate))
     if not any(site.k for site in found):
         raise InputError(
-            f"no MLP down-projection found in this '{config.model_type}' model (looked for '{family.down}' with "
-            f"{width} inputs); name the sites by hand: --site 'layers.*.mlp.down_proj'"
+            f"no MLP down-projection found in this '{config.model_type}' model (looked for '{family.down}'); "
+            "name the sites by hand: --site 'layers.*.mlp.down_proj'"
         )
+    _unlike(found, config.model_type)
     return _shared(found, config) if config.model_type == "albert" else found
+
+
+def _unlike(sites: Sequence[MLPSite], family: str) -> None:
+    """Refuse two down-projections of one name, which a trace would take for one."""
+    seen: dict[str, str] = {}
+    for site in sites:
+        if site.name in seen:
+            raise InputError(
+                f"this '{family}' model has two down-projections for '{site.name}': '{seen[site.name]}' and "
+                f"'{site.module}'; name the sites by hand: --site '{site.module}'"
+            )
+        seen[site.name] = site.module
 
 
 def dropped_blocks(model: Any) -> list[MLPSite]:

@@ -148,12 +148,15 @@ def fit_dim(values: Sequence[int], shapes: Sequence[Shape]) -> Dim:
         if v1 % one == 0 and v2 % two == 0 and v1 // one == v2 // two:
             return Dim(v1 // one, b, s, 0, t)
     (b1, s1), (b2, s2) = first[:2], second[:2]
+    found: list[Dim] = []
     for b in (0, 1) if s1 != s2 else ():
         rest1, rest2 = v1 // b1**b, v2 // b2**b
         scale, left = divmod(rest2 - rest1, s2 - s1)
         offset, odd = divmod(rest1 - scale * s1, scale) if scale > 0 else (0, 1)
         if v1 % b1**b == 0 and v2 % b2**b == 0 and left == 0 and odd == 0:
-            return Dim(scale, b, 1, offset)
+            found.append(Dim(scale, b, 1, offset))
+    if found:
+        return min(found, key=lambda dim: abs(dim.o))  # special tokens and sinks are few
     raise InputError(
         f"an operator's dimension is {v1} for a batch of {' x '.join(map(str, first))} tokens and {v2} for "
         f"{' x '.join(map(str, second))}; this model's ops cannot be described by its batch's shape"

@@ -40,7 +40,7 @@ from .hooks import VALUES, Packet, SiteTap, parse_variants
 from .overhead import Clock
 from .passes import run_batch, spread
 from .schedule import Plan, as_budget, choose_task, tuning_of
-from .targets import Linked, places, site_metas
+from .targets import Linked, places, remarks, site_metas
 from .writer_thread import Worker
 
 COMMIT_SECONDS = 5.0
@@ -218,6 +218,8 @@ class _Session:
             bool(self.facts.get("mlp_inputs")),
             bool(self.facts.get("adapters")),
         )
+        for line in remarks(model, every) if self.settings.patterns is None else []:
+            print(line, file=sys.stderr)
         attrs = self._attrs(model, every, linked) if done is None else {}
         metas, weights = site_metas(
             model, sites, self.facts["variants"], self.facts.get("values", ""), bool(self.facts.get("weights"))

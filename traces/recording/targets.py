@@ -17,6 +17,9 @@ from ..storage.bits import Words, pack
 from .passes import site_stack
 
 Linked = dict[tuple[str, int], str]
+# attention beside the MLPs, and what tunings put beside either
+ATTENTION = re.compile(r"attn|attention", re.I)
+BESIDE = re.compile(r"\.(?:base_layer|lora_\w+|kron_\w+|low_rank|kronecker|adapter|original_module|modules_to_save)\.")
 BOTTLENECK = re.compile(r"(?P<base>.*?)\.(?:(?P<lora>lora_B)\.[^.]+|adapter\.up)$")
 
 
@@ -66,6 +69,48 @@ def places(
     chosen = _in_layers([*every, *more], layers)
     names = {site.name for site in chosen}
     return every, chosen, {key: name for key, name in linked.items() if name in names}
+
+
+def remarks(model: Any, every: Sequence[MLPSite]) -> list[str]:
+    """Say what of a model a recording does not cover, or covers otherwise than its name suggests; a line each."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    lines = []
+    if missed := _left_out(model, every):
+        lines.append(
+            f"{len(missed)} layers look like down-projections of an MLP but are not recorded; their ops have no masks: "
+            f"{', '.join(dict.fromkeys(re.sub(r'[0-9]+', '*', name) for name in missed))}; name linear ones with --site"
+        )
+    family = config.model_type
+    if getattr(config, "kv_lora_rank", None):
+        lines.append(
+            f"a '{family}' model keeps keys and values compressed; its ops list them for every head, as transformers "
+            "runs them, so the bytes of scores and values are an upper bound"
+        )
+    if getattr(config, "attention_k_eq_v", False):
+        lines.append(f"a '{family}' model has keys that are its values; its ops read them twice, as transformers does")
+    return lines
+
+
+def _left_out(model: Any, every: Sequence[MLPSite]) -> list[str]:
+    """Linear layers, or experts' matrices, that lead back from a width that a neighbour in their layer leads to."""
+    taken = {site.module for site in every}
+    inside: dict[str, dict[str, tuple[int, int]]] = {}
+    found = []
+    for full, module in model.named_modules():
+        if full in taken or ATTENTION.search(full) or BESIDE.search(f".{full}."):
+            continue
+        shape = weight_shape(module)
+        if shape is not None and _layer_of(full):
+            inside.setdefault(_layer_of(full), {})[full] = shape
+        experts = getattr(module, "down_proj", None)
+        if getattr(experts, "ndim", 0) == 3:
+            found.append(full)
+    for linear in inside.values():
+        for full, (k, n) in linear.items():
+            wider = any(first == n and second in (k, 2 * k) for name, (first, second) in linear.items() if name != full)
+            if k != n and wider and projection(full) not in ("q", "k", "v", "o", "qkv", "up", "gate", "gate_up"):
+                found.append(full)
+    return found
 
 
 def _layer_of(path: str) -> str:
