@@ -47,7 +47,7 @@ def _cuda() -> Row:
 
     if not torch.cuda.is_available():
         return _row("GPU", "absent", "no CUDA device; everything but 'simkit measure' on a GPU works")
-    return _row("GPU", "ok", torch.cuda.get_device_name(0))
+    return _row("GPU", "ok", torch.cuda.get_device_name())
 
 
 def _tools() -> list[Row]:

@@ -34,7 +34,7 @@ def gpu_here(wanted: str | None) -> str:
         If it is not the wanted one, or none that has an arch.
     """
     torch = require_cuda()
-    found = torch.cuda.get_device_name(0)
+    found = torch.cuda.get_device_name()
     words = re.findall(r"[a-z0-9]+", found.lower())
     here = next(
         (n for n in gpu_devices() if all(w in words for w in n.removesuffix("_sxm").removesuffix("_64").split("_"))),
@@ -42,7 +42,8 @@ def gpu_here(wanted: str | None) -> str:
     )
     if here is None:
         raise InputError(f"GPU '{found}' has no arch; add hwmodels/archs/<name>.yaml for it first")
-    there, known = torch.cuda.get_device_properties(0).multi_processor_count, int(load_arch(here).params["sms"].value)
+    there = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+    known = int(load_arch(here).params["sms"].value)
     if there != known:
         raise InputError(
             f"GPU '{found}' has {there} SMs, {here} has {known}: a slice of one, or another model; measure on a whole "
@@ -67,7 +68,7 @@ def gpu_campaign(name: str, device: str, trace: str | None = None, meter: str = 
 
 
 class GpuBench:
-    """Measures points on CUDA device 0.
+    """Measures points on torch's current CUDA device.
 
     Parameters
     ----------
@@ -88,16 +89,17 @@ class GpuBench:
         self.meter = meter
         try:
             self.nvml: NvmlMeter | None = energy_meter(meter)
-        except UnavailableError:
+            self.no_energy = ""
+        except UnavailableError as error:
             if meter != "nvml":
                 raise
-            self.nvml = None
+            self.nvml, self.no_energy = None, str(error)
         self.shared = 0 if self.nvml is None else max(0, (self.nvml.facts()["processes"] or 0) - 1)
 
     def facts(self) -> dict[str, Any]:
         """Provenance of the device."""
         if self.nvml is None:
-            return {"gpu": self.torch.cuda.get_device_name(0), "nvml": "absent"}
+            return {"gpu": self.torch.cuda.get_device_name(), "nvml": f"absent: {self.no_energy}"}
         return {**self.nvml.facts(), "energy_meter": self.meter}
 
     def sparse_points(self) -> list[Point]:
@@ -220,7 +222,7 @@ class GpuBench:
 
     def _energy(self, point: Point) -> Row:
         if self.nvml is None:
-            raise UnavailableError("NVML gives no energy here; time is measured all the same")
+            raise UnavailableError(f"no energy is measured, only time: {self.no_energy}")
         runs, facts = self._runs(point)
         graph = self.torch.cuda.CUDAGraph()
         for run in runs:

@@ -19,6 +19,7 @@ import pandas as pd
 from hwmodels.errors import nearest
 
 from ..errors import InputError, UnavailableError
+from .boards import computing_board, text_of
 
 WARM_S, LOOP_S, COOL_S = 2.0, 5.0, 1.0
 TICK_TIMEOUT_S = 2.0
@@ -135,17 +136,17 @@ class CudaMeter:
 
 
 class NvmlMeter:
-    """Energy, clocks and throttling by NVML.
+    """Energy, clocks and throttling by NVML, of the board that torch computes on.
 
     Raises
     ------
     UnavailableError
-        If nvidia-ml-py, the driver or the energy counter is missing.
+        If nvidia-ml-py, the driver or the energy counter is missing, or the board cannot be told.
     """
 
     name = "nvml"
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self) -> None:
         if find_spec("pynvml") is None:
             raise UnavailableError("nvidia-ml-py is not installed; pip install 'zeroskip[gpu]'")
         import pynvml
@@ -153,7 +154,7 @@ class NvmlMeter:
         self.nvml = pynvml
         try:
             pynvml.nvmlInit()
-            self.handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            self.handle = computing_board(pynvml)
             pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)
         except pynvml.NVMLError as error:
             raise UnavailableError(f"NVML gives no energy here: {error}; time is measured all the same") from None
@@ -165,8 +166,8 @@ class NvmlMeter:
         clock_mhz = self._ask(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
         busy = self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         return {
-            "gpu": _text(nvml.nvmlDeviceGetName(handle)),
-            "driver": _text(nvml.nvmlSystemGetDriverVersion()),
+            "gpu": text_of(nvml.nvmlDeviceGetName(handle)),
+            "driver": text_of(nvml.nvmlSystemGetDriverVersion()),
             "power_limit_w": None if limit_mw is None else limit_mw * 1e-3,
             "max_sm_clock_hz": None if clock_mhz is None else clock_mhz * 1e6,
             "processes": None if busy is None else len(busy),
@@ -276,18 +277,27 @@ class ZeusMeter(NvmlMeter):
     Raises
     ------
     UnavailableError
-        If zeus, nvidia-ml-py, the driver or the energy counter is missing.
+        If zeus, nvidia-ml-py, the driver or the energy counter is missing, or zeus watches another board than torch's.
     """
 
     name = "zeus"
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self) -> None:
         if find_spec("zeus") is None:
             raise UnavailableError("zeus is not installed; pip install 'zeroskip[zeus]', or measure with --meter nvml")
-        super().__init__(index)
+        super().__init__()
+        from zeus.device import get_gpus  # type: ignore[import-not-found]
         from zeus.monitor import ZeusMonitor  # type: ignore[import-not-found]
 
-        self.monitor = ZeusMonitor(gpu_indices=[index])
+        # zeus has an order of its own, and indices are all that its monitor takes
+        uuid = self.nvml.nvmlDeviceGetUUID(self.handle)
+        watched = [getattr(gpu, "handle", None) for gpu in get_gpus().gpus]
+        places = [i for i, one in enumerate(watched) if one is not None and self.nvml.nvmlDeviceGetUUID(one) == uuid]
+        if len(places) != 1:
+            raise UnavailableError(
+                f"zeus does not list the board that torch computes on ({text_of(uuid)}); measure with --meter nvml"
+            )
+        self.monitor = ZeusMonitor(gpu_indices=places)
 
     def _between_ticks(self, step: Callable[[], int], seconds: float) -> Window:
         self.monitor.begin_window(self.name)
@@ -361,10 +371,6 @@ def energy_meter(name: str) -> Any:
     if name not in meters:
         raise InputError(f"no energy meter '{name}'" + nearest(name, meters))
     return meters[name]()
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def sane(raw: Sequence[float], reading: Reading | None = None, most: float = 0.2) -> str:

@@ -57,7 +57,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     nvml.NVMLError = type("NVMLError", (Exception,), {})
     nvml.NVML_CLOCK_SM = nvml.NVML_TEMPERATURE_GPU = 0
     nvml.nvmlInit = lambda: None
-    nvml.nvmlDeviceGetHandleByIndex = lambda index: index
+    nvml.nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}"
     nvml.nvmlDeviceGetTotalEnergyConsumption = lambda handle: int(clock.counter * 1e3)
     nvml.nvmlDeviceGetClockInfo = lambda handle, kind: 1980
     nvml.nvmlDeviceGetTemperature = lambda handle, kind: 50
@@ -66,6 +66,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     nvml.NVML_POWER_SCOPE_GPU, nvml.NVML_POWER_SCOPE_MODULE, nvml.NVML_POWER_SCOPE_MEMORY = 0, 1, 2
     nvml.nvmlDeviceGetFieldValues = clock.fields
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(meters, "computing_board", lambda nvml: 2)
     monkeypatch.setattr(meters, "find_spec", lambda name: True)
     monkeypatch.setattr(meters.time, "monotonic", lambda: clock.now)
     monkeypatch.setattr(meters.time, "sleep", lambda seconds: clock.spend(seconds, 100.0))
@@ -130,7 +131,7 @@ class _Monitor:
     device: _Clock
 
     def __init__(self, gpu_indices: list[int]) -> None:
-        assert gpu_indices == [0]
+        assert gpu_indices == [1]
         self.open: dict[str, tuple[float, float]] = {}
 
     def begin_window(self, key: str) -> None:
@@ -147,11 +148,18 @@ def test_zeus_is_an_alternative(device: _Clock, monkeypatch: pytest.MonkeyPatch)
     zeus.monitor.ZeusMonitor = type("ZeusMonitor", (_Monitor,), {"device": device})
     monkeypatch.setitem(sys.modules, "zeus", zeus)
     monkeypatch.setitem(sys.modules, "zeus.monitor", zeus.monitor)
+    zeus.device = ModuleType("zeus.device")
+    boards = [SimpleNamespace(handle=3), SimpleNamespace(handle=2)]  # in zeus's order
+    zeus.device.get_gpus = lambda: SimpleNamespace(gpus=boards)
+    monkeypatch.setitem(sys.modules, "zeus.device", zeus.device)
     found = energy_meter("zeus").energy(lambda: device.spend(0.01, 300.0))
     assert found.joules == pytest.approx(3.0, rel=1e-9)
     assert found.seconds == pytest.approx(0.01, rel=1e-9)
     assert found.idle_w == pytest.approx(100.0, rel=1e-9)
     assert found.powers.memory_w == 70.0
+    boards.pop()
+    with pytest.raises(UnavailableError, match="zeus does not list the board that torch computes on"):
+        energy_meter("zeus")
 
 
 def test_energy_meters_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
