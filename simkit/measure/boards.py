@@ -114,8 +114,8 @@ def _whole(nvml: Any, handle: Any) -> None:
 
 def _sliced(name: str) -> UnavailableError:
     return UnavailableError(
-        f"'{name}' is a MIG slice, or a board divided into such: NVML counts energy of the whole board only; measure on "
-        "one that is not divided"
+        f"'{name}' is a MIG slice, or a board divided into such: NVML counts energy of the whole board only; measure "
+        "on one that is not divided"
     )
 
 

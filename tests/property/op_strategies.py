@@ -48,7 +48,8 @@ def ops(draw: st.DrawFn, kernel: Kernel, max_m: int = 12, max_k: int = 160, max_
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     weight = mask(rng, n, k) if kernel.two_sided or draw(st.booleans()) else None
     output = mask(rng, m, n) if draw(st.booleans()) else None
+    shared = draw(st.integers(1, 2))
     return Op(
         "x", 0, m, k, n, mask(rng, m, k), weight, output,
-        batch=draw(st.integers(0, m)), repeat=draw(st.integers(1, 3)),
+        batch=draw(st.integers(0, m)), repeat=shared * draw(st.integers(1, 3)), shared=shared,
     )  # fmt: skip

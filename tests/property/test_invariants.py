@@ -104,7 +104,7 @@ def test_kernel_equals_its_twin(name: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_energy_is_linear_in_counts(name: str, data: st.DataObject) -> None:
     arch, kernel = known(name)
-    op = replace(drawn(data, kernel), repeat=1)
+    op = replace(drawn(data, kernel), repeat=1, shared=1)
     once = simulate(op, arch)
     table = load_table("default_45nm")
     if kernel.additive:
@@ -115,6 +115,25 @@ def test_energy_is_linear_in_counts(name: str, data: st.DataObject) -> None:
     for action in once.actions:
         price = table.price(arch, action)
         assert 0 <= price.low <= price.pj <= price.high
+
+
+@pytest.mark.parametrize("name", ARCHS)
+@FEW
+@given(data=st.data(), shared=st.integers(2, 4))
+def test_copies_that_share_an_operand_move_it_once(name: str, data: st.DataObject, shared: int) -> None:
+    arch, kernel = known(name)
+    op = replace(drawn(data, kernel), repeat=3 * shared, shared=1, activation=None, output=None)
+    apart, together = simulate(op, arch), simulate(replace(op, shared=shared), arch)
+    assert (together.macs, together.effectual_macs) == (apart.macs, apart.effectual_macs)
+    assert together.dram_bytes <= apart.dram_bytes
+    assert together.stall_cycles <= apart.stall_cycles
+    if kernel.name != "gpu":  # whose cycles hold the memory side
+        assert (together.cycles, together.dense_cycles) == (apart.cycles, apart.dense_cycles)
+    if op.m * op.k <= 64 and apart.actions.get("weight_buffer.fill"):  # whole in half of any buffer
+        launches = op.launches // op.repeat
+        assert apart.actions["weight_buffer.fill"] - together.actions["weight_buffer.fill"] == pytest.approx(
+            apart.actions["weight_buffer.fill"] * (1 - 1 / shared), abs=op.repeat * launches
+        )
 
 
 def energy_pj(arch: Arch, counts: Counts) -> float:

@@ -218,8 +218,8 @@ class _Session:
             bool(self.facts.get("mlp_inputs")),
             bool(self.facts.get("adapters")),
         )
-        for line in remarks(model, every) if self.settings.patterns is None else []:
-            print(line, file=sys.stderr)
+        if self.settings.patterns is None:
+            _say(remarks(model, every))
         attrs = self._attrs(model, every, linked) if done is None else {}
         metas, weights = site_metas(
             model, sites, self.facts["variants"], self.facts.get("values", ""), bool(self.facts.get("weights"))
@@ -404,6 +404,13 @@ class _Session:
         }
         budget = {"asked": self.plan.budget.asked(), "reached": reached, "planned_batches": len(self.plan.order)}
         return {"budget": budget, "data": self.facts["data"] | {"sequences": sequences}}
+
+
+def _say(lines: Sequence[str]) -> None:
+    from tqdm.auto import tqdm
+
+    for line in lines:
+        tqdm.write(line, file=sys.stderr)
 
 
 def _bar(name: str, first: int, batches: int, shown: bool) -> Any:

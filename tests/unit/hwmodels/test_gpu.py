@@ -306,3 +306,14 @@ def test_many_ops_a_second() -> None:
     model.predict(mnk)
     rate = len(mnk) / (time.process_time() - begun)
     assert rate > 2e5, f"{rate:.0f} ops a second of one core"
+
+
+def test_keys_of_a_group_of_query_heads_are_read_once() -> None:
+    arch = load_arch("h100_sxm")
+    apart = simulate(Op("scores", 0, 1, 128, 8192, repeat=64, has_weight=False), arch)
+    grouped = simulate(Op("scores", 0, 1, 128, 8192, repeat=64, shared=8, has_weight=False), arch)
+    assert apart.dram_bytes == 2 * 64 * (128 + 128 * 8192 + 8192)
+    assert grouped.dram_bytes == 2 * (64 * (128 + 8192) + 8 * 128 * 8192)
+    assert grouped.macs == apart.macs
+    # bound by bandwidth, so the time follows the bytes
+    assert 0.1 < grouped.cycles / apart.cycles < 0.3

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from hwmodels import Arch, InputError, OnesMask, Op, PackedMask, load_arch, simulate
 from hwmodels.counting.run_lengths import run_entries
-from hwmodels.memory import stored_bits, traffic
+from hwmodels.memory import group_order, movement, stored_bits, traffic
 from hwmodels.reference.eie import encoded_length
+from hwmodels.registry import kernel_of, params_of
 
 
 def slow(**changes: object) -> Arch:
@@ -120,3 +121,51 @@ def test_a_dense_run_stalls_as_its_dense_baseline_at_launches_of_unlike_length()
     counts = simulate(op, arch)
     assert counts.stall_cycles > 0
     assert (counts.cycles, counts.stall_cycles) == (counts.dense_cycles, counts.dense_stall_cycles)
+
+
+def test_a_group_of_copies_moves_its_shared_operand_once() -> None:
+    # 6 copies of 1 token over 8 x 2: each 8 byte in, 16 shared, 2 out. Three to a group are one launch of three tokens:
+    # 24 + 16 must be there first, 6 leave meanwhile
+    apart = simulate(Op("x", 0, 1, 8, 2, repeat=6, has_weight=False), slow())
+    grouped = simulate(Op("x", 0, 1, 8, 2, repeat=6, shared=3, has_weight=False), slow())
+    assert apart.dram_bytes == 6 * (8 + 16 + 2)
+    assert grouped.dram_bytes == 2 * (3 * 8 + 16 + 3 * 2)
+    assert grouped.stall_cycles == grouped.dense_stall_cycles == 2 * 40
+    assert grouped.actions["weight_buffer.fill"] == 2 * 16
+    assert grouped.actions["activation_buffer.fill"] == apart.actions["activation_buffer.fill"] == 48
+    assert (grouped.cycles, grouped.macs) == (apart.cycles, apart.macs)
+
+
+def test_a_shared_operand_that_does_not_fit_streams_once_for_each_tile_of_the_group() -> None:
+    # half the weight buffer is less than 4096 bytes; half the activation buffer holds two of the group's four tokens
+    small = slow(memory__activation_buffer="256 byte", memory__weight_buffer="1 KiB")
+    op = Op("x", 0, 1, 64, 64, repeat=8, shared=4, has_weight=False)
+    assert simulate(op, small).actions["weight_buffer.fill"] == 2 * 2 * 4096
+    large = slow(memory__activation_buffer="512 byte", memory__weight_buffer="1 KiB")
+    assert simulate(op, large).actions["weight_buffer.fill"] == 2 * 4096
+
+
+def test_launches_of_a_group_keep_to_their_own_rows() -> None:
+    # rows 1, 2 and 3 in launches of two: with two copies the group's rows are 1 2 1 2 3 3
+    mask = PackedMask.from_bool(np.arange(8) < np.array([[1], [2], [3]]))
+    op = Op("x", 0, 3, 8, 2, mask, batch=2, repeat=2, shared=2, has_weight=False)
+    assert list(group_order(op)) == [0, 1, 0, 1, 2, 2]
+    arch = load_arch("sparten").with_(memory__burst="1 byte")
+    (tiles,) = [movement(op, arch, kernel_of(arch).count(op, params_of(arch), arch)).tiles]
+    bits = traffic(op, arch).activation_bytes
+    assert list(tiles.inputs) == [np.ceil(2 * (bits[0] + bits[1])), np.ceil(2 * bits[2])]
+
+
+def test_what_shares_an_operand_divides_the_copies() -> None:
+    with pytest.raises(InputError, match="op 'x': 4 copies share a second operand, but repeat = 6 is no multiple"):
+        Op("x", 0, 1, 8, 2, repeat=6, shared=4)
+    with pytest.raises(InputError, match="op 'x': shared = 0, must be at least 1"):
+        Op("x", 0, 1, 8, 2, shared=0)
+
+
+def test_an_estimate_without_time_reads_a_shared_operand_once_too() -> None:
+    arch = load_arch("sponge")
+    apart = simulate(Op("x", 0, 1, 8, 2, repeat=6, has_weight=False), arch)
+    grouped = simulate(Op("x", 0, 1, 8, 2, repeat=6, shared=3, has_weight=False), arch)
+    word = apart.dram_bytes // (6 * (8 + 16 + 2))
+    assert grouped.dram_bytes == word * (6 * (8 + 2) + 2 * 16)

@@ -88,6 +88,24 @@ def test_dram_moves_the_bytes_of_the_model() -> None:
     assert sum(t["input_bytes"] + t["weight_bytes"] + t["output_bytes"] for t in tiles.values()) == counts.dram_bytes
 
 
+@pytest.mark.parametrize("name", ["systolic_32x32", "cnvlutin", "h100_sxm"])
+def test_copies_that_share_an_operand_are_drawn_as_one_group(name: str) -> None:
+    arch = sk.arch(name, memory__bandwidth="3 GB/s")
+    grouped = Op("scores", 0, 5, 64, 48, repeat=8, shared=4, has_weight=False)
+    counts = hwmodels.simulate(grouped, arch)
+    drawn = draw(grouped, arch)
+    facts = drawn["otherData"]
+    assert facts["shape"] == "M 5, K 64, N 48, 4 copies"
+    if name == "h100_sxm":
+        assert facts["cycles"] == hwmodels.simulate(Op("x", 0, 20, 64, 48), arch).cycles
+        return
+    assert 2 * facts["cycles"] == counts.cycles
+    assert counts.stall_cycles - 2 <= 2 * facts["stall_cycles"] <= counts.stall_cycles
+    tiles = {e["args"]["token"]: e["args"] for e in slices(drawn, DRAM)}
+    moved = sum(t["input_bytes"] + t["weight_bytes"] + t["output_bytes"] for t in tiles.values())
+    assert 2 * moved == counts.dram_bytes
+
+
 def test_blocks_of_a_gpu_fill_waves_of_sms() -> None:
     arch = sk.arch("h100_sxm")
     big = Op("up", 0, 4096, 1024, 4096, batch=4096)
