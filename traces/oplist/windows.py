@@ -50,14 +50,18 @@ def list_ops(
         with cache_windows(bound) as seen:
             return probe_ops(model, [probe(model, *shape) for shape in shapes], shapes, sites, inputs), seen
 
-    templates, windows = listed(lambda window: NEVER)
+    unbounded, windows = listed(lambda window: NEVER)
+    templates = unbounded
     for window in sorted(windows):
         bounded, _ = listed(lambda other, window=window: SMALL if other == window else NEVER)  # type: ignore[misc]
-        if [_what(t) for t in templates] != [_what(t) for t in bounded]:
+        if [_what(t) for t in unbounded] != [_what(t) for t in bounded]:
             raise InputError(
                 f"this model executes other operators beyond its window of {window} tokens; its ops cannot be listed"
             )
-        templates = [_bounded(*pair, window, shapes) for pair in zip(templates, bounded, strict=True)]
+        templates = [
+            replace(template, **_bounds(whole, small, window, shapes))
+            for template, whole, small in zip(templates, unbounded, bounded, strict=True)
+        ]
     return templates
 
 
@@ -84,8 +88,8 @@ def _what(template: Template) -> tuple[str, int, str]:
     return template.op, template.layer, template.kind
 
 
-def _bounded(whole: Template, small: Template, window: int, shapes: Sequence[Shape]) -> Template:
-    """Bound the dimensions that a small window has changed by the real one."""
+def _bounds(whole: Template, small: Template, window: int, shapes: Sequence[Shape]) -> dict[str, Dim]:
+    """Return the dimensions that a small window has changed, bounded by the real one."""
 
     changed = {}
     for name in ("m", "k", "n", "repeat", "shared"):
@@ -100,4 +104,4 @@ def _bounded(whole: Template, small: Template, window: int, shapes: Sequence[Sha
                 f"cache of {SMALL} tokens in place of {window}; this model's ops cannot be described by its windows"
             )
         changed[name] = replace(dim, w=window + fitting[0] - SMALL)
-    return replace(whole, **changed)
+    return changed

@@ -78,7 +78,7 @@ def remarks(model: Any, every: Sequence[MLPSite]) -> list[str]:
     if missed := _left_out(model, every):
         lines.append(
             f"{len(missed)} layers look like down-projections of an MLP but are not recorded; their ops have no masks: "
-            f"{', '.join(dict.fromkeys(re.sub(r'[0-9]+', '*', name) for name in missed))}; name linear ones with --site"
+            f"{', '.join(dict.fromkeys(re.sub(r'(?<=[.])[0-9]+', '*', name) for name in missed))}; name linear ones with --site"
         )
     family = config.model_type
     if getattr(config, "kv_lora_rank", None):
@@ -95,20 +95,27 @@ def _left_out(model: Any, every: Sequence[MLPSite]) -> list[str]:
     """Linear layers, or experts' matrices, that lead back from a width that a neighbour in their layer leads to."""
     taken = {site.module for site in every}
     inside: dict[str, dict[str, tuple[int, int]]] = {}
+    read: dict[str, int] = {}  # what enters each layer
     found = []
     for full, module in model.named_modules():
+        layer, shape = _layer_of(full), weight_shape(module)
+        if shape is not None and layer:
+            read.setdefault(layer, shape[0])
         if full in taken or ATTENTION.search(full) or BESIDE.search(f".{full}."):
             continue
-        shape = weight_shape(module)
-        if shape is not None and _layer_of(full):
-            inside.setdefault(_layer_of(full), {})[full] = shape
+        if shape is not None and layer:
+            inside.setdefault(layer, {})[full] = shape
         experts = getattr(module, "down_proj", None)
         if getattr(experts, "ndim", 0) == 3:
             found.append(full)
-    for linear in inside.values():
+    for layer, linear in inside.items():
         for full, (k, n) in linear.items():
-            wider = any(first == n and second in (k, 2 * k) for name, (first, second) in linear.items() if name != full)
-            if k != n and wider and projection(full) not in ("q", "k", "v", "o", "qkv", "up", "gate", "gate_up"):
+            led = any(first == n and second in (k, 2 * k) for name, (first, second) in linear.items() if name != full)
+            if (
+                k != n == read[layer]
+                and led
+                and projection(full) not in ("q", "k", "v", "o", "qkv", "up", "gate", "gate_up")
+            ):
                 found.append(full)
     return found
 

@@ -35,6 +35,7 @@ def bart() -> Any:
             vocab_size=64, d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=96, encoder_layers=2, decoder_layers=2,
             encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=64, pad_token_id=0,
             bos_token_id=2, eos_token_id=3, decoder_start_token_id=3, forced_eos_token_id=None,
+            activation_function="relu",
         )
     ).eval()  # fmt: skip
 
@@ -101,7 +102,6 @@ def test_a_recording_says_so_on_stderr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "llama"
-    pruned_llama().model.layers[0]  # the same classes, as saved
     hf.LlamaForCausalLM(hf.LlamaConfig(**SMALL, pad_token_id=0)).save_pretrained(folder)
     write_tokenizer(folder)
     monkeypatch.setattr("traces.recording.recorder.remarks", lambda model, every: ["2 layers look like it"])

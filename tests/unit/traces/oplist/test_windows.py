@@ -20,7 +20,7 @@ from traces.models.experts import expert_sites, has_experts
 from traces.models.sites import find_sites
 from traces.oplist.example_inputs import decode_probe, probe_shapes, prompt_probe
 from traces.oplist.ops import Dim, OpSpec, Template, expand
-from traces.oplist.windows import NEVER, _bounded, cache_windows, list_ops
+from traces.oplist.windows import NEVER, _bounds, cache_windows, list_ops
 
 COMMON: dict[str, Any] = {
     "vocab_size": 64,
@@ -178,7 +178,7 @@ def test_what_a_window_does_otherwise_is_refused() -> None:
     whole = Template("scores", 4, "gemm", Dim(1), Dim(8), Dim(1, 0, 1), Dim(4, 1), False, 0)
     odd = Template("scores", 4, "gemm", Dim(1), Dim(8), Dim(6), Dim(4, 1), False, 0)
     with pytest.raises(InputError, match="'scores' of layer 4 has a dimension of 6 and 6 with a cache of 3 tokens"):
-        _bounded(whole, odd, 100, shapes)
+        _bounds(whole, odd, 100, shapes)
 
 
 @pytest.mark.parametrize(
