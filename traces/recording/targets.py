@@ -76,9 +76,10 @@ def remarks(model: Any, every: Sequence[MLPSite]) -> list[str]:
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     lines = []
     if missed := _left_out(model, every):
+        kinds = dict.fromkeys(re.sub(r"(?<=[.])[0-9]+", "*", name) for name in missed)
         lines.append(
             f"{len(missed)} layers look like down-projections of an MLP but are not recorded; their ops have no masks: "
-            f"{', '.join(dict.fromkeys(re.sub(r'(?<=[.])[0-9]+', '*', name) for name in missed))}; name linear ones with --site"
+            f"{', '.join(kinds)}; name linear ones with --site"
         )
     family = config.model_type
     if getattr(config, "kv_lora_rank", None):
