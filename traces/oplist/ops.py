@@ -116,7 +116,7 @@ class Template:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        dims = {d: getattr(self, d).to_list() for d in ("m", "k", "n", "repeat")}
+        dims: dict[str, Any] = {d: getattr(self, d).to_list() for d in ("m", "k", "n", "repeat")}
         if self.shared != ONE:
             dims["shared"] = self.shared.to_list()
         rest = ("op", "layer", "kind", "has_weight", "weight_bytes", "input_site", "output_site")
@@ -125,7 +125,7 @@ class Template:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Template:
         """Rebuild what `to_dict` returned."""
-        dims = {d: Dim(*data[d]) for d in ("m", "k", "n", "repeat", "shared") if d in data}
+        dims: dict[str, Any] = {d: Dim(*data[d]) for d in ("m", "k", "n", "repeat", "shared") if d in data}
         return cls(**(data | dims))
 
 
@@ -194,7 +194,7 @@ def expand(templates: Iterable[Template], shapes: Sequence[Shape], passes: int |
             k, n = t.k.at(*shapes[0]), t.n.at(*shapes[0])
             specs.append(replace(empty, m=rows, k=k, n=n, tokens_per_pass=max(1, round(rows / launches))))
         else:
-            sizes: Counter[tuple[int, int, int, int]] = Counter()
+            sizes: Counter[tuple[int, ...]] = Counter()
             for shape, times in sorted(counted.items()):
                 sizes[tuple(dim.at(*shape) for dim in (t.m, t.k, t.n, t.shared))] += t.repeat.at(*shape) * times
             specs += [

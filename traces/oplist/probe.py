@@ -61,6 +61,7 @@ class _Watch(TorchDispatchMode):
         self.entered: Counter[str] = Counter()
         self.sharing = SharedCopies()
         self.modules = dict(model.named_modules())
+        self.weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         self.inside_whole = 0
         self._handles = []
         for name, module in model.named_modules():
@@ -104,7 +105,9 @@ class _Watch(TorchDispatchMode):
         elif name in ("bmm", "baddbmm"):
             left, right = args[-2:]
             dims = (left.shape[1], left.shape[2], right.shape[2], left.shape[0])
-            self._note("bmm", "gemm", dims, self.sharing.copies(right))
+            # a stack of weights, as some experts are, is no attention
+            stacked = right.untyped_storage()._cdata in self.weights
+            self._note("stacked" if stacked else "bmm", "gemm", dims, self.sharing.copies(right))
         elif name.startswith("_scaled_dot_product"):
             self._attention(*args[:3])
         elif name == "convolution":

@@ -88,9 +88,8 @@ def _what(template: Template) -> tuple[str, int, str]:
     return template.op, template.layer, template.kind
 
 
-def _bounds(whole: Template, small: Template, window: int, shapes: Sequence[Shape]) -> dict[str, Dim]:
+def _bounds(whole: Template, small: Template, window: int, shapes: Sequence[Shape]) -> dict[str, Any]:
     """Return the dimensions that a small window has changed, bounded by the real one."""
-
     changed = {}
     for name in ("m", "k", "n", "repeat", "shared"):
         dim: Dim = getattr(whole, name)

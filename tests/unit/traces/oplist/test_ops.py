@@ -79,6 +79,23 @@ def test_ops_of_many_lengths_sum_to_the_single_runs(family: str) -> None:
     assert all(op.m == 17 for op in together if op.op == "down")
 
 
+def test_a_stack_of_expert_weights_is_no_attention() -> None:
+    import transformers as hf
+
+    config = hf.Llama4TextConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, intermediate_size_mlp=48, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1,
+        moe_layers=[0], attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model = hf.Llama4ForCausalLM(config).eval()
+    runs = [lambda shape=shape: model(torch.ones(shape, dtype=torch.long)) for shape in SHAPES]
+    ops = expand(probe_ops(model, runs, SHAPES, find_sites(model, "down_proj")), [(2, 7)])
+    batched = [(op.op, op.m, op.k, op.n, op.repeat) for op in ops if op.kind == "gemm" and not op.has_weight]
+    assert batched == [
+        ("scores", 7, 8, 7, 8), ("values", 7, 7, 8, 8), ("experts", 14, 32, 96, 2), ("experts", 14, 48, 32, 2),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("family", VISION)
 def test_vision_models_count_the_patch_convolution(family: str) -> None:
     ops, _, _ = listed(family, 3, 1)
