@@ -34,7 +34,8 @@ def gpu_here(wanted: str | None) -> str:
         If it is not the wanted one, or none that has an arch.
     """
     torch = require_cuda()
-    found = torch.cuda.get_device_name()
+    current = torch.cuda.current_device()
+    found = torch.cuda.get_device_name(current)
     words = re.findall(r"[a-z0-9]+", found.lower())
     here = next(
         (n for n in gpu_devices() if all(w in words for w in n.removesuffix("_sxm").removesuffix("_64").split("_"))),
@@ -42,7 +43,7 @@ def gpu_here(wanted: str | None) -> str:
     )
     if here is None:
         raise InputError(f"GPU '{found}' has no arch; add hwmodels/archs/<name>.yaml for it first")
-    there = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+    there = torch.cuda.get_device_properties(current).multi_processor_count
     known = int(load_arch(here).params["sms"].value)
     if there != known:
         raise InputError(

@@ -86,7 +86,9 @@ def test_the_gpu_at_hand_is_the_whole_one_of_its_arch(
     name: str, sms: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuda = SimpleNamespace(
-        get_device_name=lambda _: name, get_device_properties=lambda _: SimpleNamespace(multi_processor_count=sms)
+        current_device=lambda: 1,
+        get_device_name=["another GPU", name].__getitem__,
+        get_device_properties=[None, SimpleNamespace(multi_processor_count=sms)].__getitem__,
     )
     monkeypatch.setattr(gpu_campaigns, "require_cuda", lambda: SimpleNamespace(cuda=cuda))
     if not told:
