@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_families import build, inputs
+import transformers as hf
+from tiny_families import BUILDERS, SMALL, build, inputs
 from tiny_tuning import TASKS, save_data, save_model
 from torch.utils.flop_counter import FlopCounterMode
 
 import traces
 from traces.models.prompts import virtual_tokens
 from traces.models.sites import find_sites
-from traces.oplist.example_inputs import decode_probe, prompt_probe
+from traces.oplist.example_inputs import decode_probe, probe_shapes, prompt_probe
 from traces.oplist.ops import expand
 from traces.oplist.probe import probe_ops
+from traces.oplist.windows import list_ops
 from traces.tuning import Training, Tuning, tune
 from traces.tuning.change import Part
 from traces.tuning.methods.prompt import PrefixTuning, PromptTuning, PTuning
@@ -62,6 +64,22 @@ def test_macs_are_those_torch_counts(family: str, name: str) -> None:
     templates = probe_ops(net, [decode_probe(net, *s) for s in shapes], shapes, find_sites(net))
     macs = sum(op.macs for op in expand(templates, [(4, 9 + front)]))
     assert 2 * macs == flops(decode_probe(net, 4, 9 + front))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_window_counts_virtual_tokens_as_they_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a prompt passes through the window like text; peft keeps a prefix in a cache that has none
+    config = hf.MistralConfig(**SMALL | {"num_key_value_heads": 1, "sliding_window": 9})
+    monkeypatch.setitem(BUILDERS, "windowed", lambda: hf.MistralForCausalLM(config))
+    net = deployed("windowed", PARTS[name])
+    front = virtual_tokens(net)
+    templates = list_ops(net, decode_probe, probe_shapes(net), find_sites(net))
+    for keys in (4 + front, 30 + front):
+        found = expand(templates, [(2, keys)])
+        assert 2 * sum(op.macs for op in found) == flops(decode_probe(net, 2, keys))
+        shared = {op.shared for op in found if op.op in ("scores", "values")}
+        assert shared == {3}
+    assert next(op.n for op in found if op.op == "scores") == (35 if name == "prefix" else 9)
 
 
 @pytest.fixture(scope="module")
