@@ -150,8 +150,7 @@ def test_files_of_every_folder_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_cache_that_cannot_be_written_leaves_no_folder_behind(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    code = "from hwmodels.counting import jit as _jit; from traces.storage import jit; print(_jit.CACHE_FOLDER);
-    print(jit.FOLDER)"
+    code = "import hwmodels.counting.jit as h; import traces.storage.jit as t; print(h.CACHE_FOLDER); print(t.FOLDER)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"ZEROSKIP_CACHE": str(blocked), "TMPDIR": str(tmp_path)},
