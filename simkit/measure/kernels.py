@@ -16,6 +16,20 @@ MAX_TOKENS = 16
 TILE_STAGES = 3
 
 
+if triton.knobs.runtime.interpret:
+
+    def _loop_bound(loaded):  # type: ignore[no-untyped-def]
+        """Return a loaded number as an int: NumPy 2.4 does not convert the array that Triton 3.6's interpreter has."""
+        return loaded.handle.data.item()
+
+else:
+
+    @triton.jit
+    def _loop_bound(loaded):  # type: ignore[no-untyped-def]
+        """Return a loaded number as it is: a compiled loop takes it."""
+        return loaded
+
+
 @triton.jit
 def pack_words(x, words, count, threshold, block: tl.constexpr):  # type: ignore[no-untyped-def]
     """32 activations to one word: bit i of word j is ``|x[32 j + i]| > threshold``."""
@@ -207,7 +221,7 @@ def tile_skip(  # type: ignore[no-untyped-def]
     row = tile * rows + tl.arange(0, rows)
     column = tl.program_id(1) * columns + tl.arange(0, columns)
     total = tl.zeros((rows, columns), dtype=tl.float32)
-    for i in tl.range(0, tl.load(count + tile), num_stages=stages):
+    for i in tl.range(0, _loop_bound(tl.load(count + tile)), num_stages=stages):
         inner = tl.load(listing + tile * blocks + i) * width + tl.arange(0, width)
         a = tl.load(
             x + row[:, None].to(tl.int64) * k + inner[None, :],
