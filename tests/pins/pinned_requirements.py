@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from simkit.measure.wheelhouse import reached
+
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("requirements.json")
 PYTHONS = ("3.11", "3.12")
@@ -71,48 +73,11 @@ def wanted(path: Path = ROOT / "pyproject.toml") -> list[str]:
     return [*TOOLS, *(one for asked in lists for one in asked)]
 
 
-def linux(python: str) -> dict[str, str]:
-    """Return the values of environment markers on Linux x86_64."""
-    return {
-        "python_version": python,
-        "python_full_version": f"{python}.0",
-        "implementation_name": "cpython",
-        "implementation_version": f"{python}.0",
-        "platform_python_implementation": "CPython",
-        "os_name": "posix",
-        "sys_platform": "linux",
-        "platform_system": "Linux",
-        "platform_machine": "x86_64",
-        "platform_release": "",
-        "platform_version": "",
-    }
-
-
-def applies(requirement: Requirement, python: str, extras: Sequence[str] = ()) -> bool:
-    """Whether a requirement counts on Linux x86_64, with these extras of the package that has it."""
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({**linux(python), "extra": extra}) for extra in ("", *extras))
-
-
-def reached(
-    python: str, records: Mapping[str, Record], start: Sequence[str], within: str = "pyproject.toml"
-) -> Iterator[tuple[str, Requirement]]:
+def walk(python: str, records: Mapping[str, Record], start: Sequence[str]) -> Iterator[tuple[str, Requirement]]:
     """Walk from `start` over the records; yield who requires, and what, each pair once."""
-    seen: set[tuple[str, str]] = set()
-    todo = [(within, Requirement(one), ()) for one in start]
-    while todo:
-        by, requirement, extras = todo.pop()
-        if not applies(requirement, python, extras):
-            continue
-        if (by, str(requirement)) in seen:
-            continue
-        seen.add((by, str(requirement)))
-        yield by, requirement
-        record = records.get(canonicalize_name(requirement.name))
-        if record is not None:
-            inner = tuple(sorted(requirement.extras))
-            found = canonicalize_name(requirement.name)
-            todo += [(f"{found} {record.version}", Requirement(one), inner) for one in record.requires]
+    requires = {name: record.requires for name, record in records.items()}
+    for by, requirement in reached(start, requires, python):
+        yield f"{by} {records[by].version}" if by else "pyproject.toml", requirement
 
 
 def problems(pins: Mapping[str, str], table: Table, start: Sequence[str]) -> list[str]:
@@ -120,7 +85,7 @@ def problems(pins: Mapping[str, str], table: Table, start: Sequence[str]) -> lis
     said: list[str] = []
     needed: set[str] = set()
     for python, records in table.items():
-        for by, requirement in reached(python, records, start):
+        for by, requirement in walk(python, records, start):
             name = canonicalize_name(requirement.name)
             needed.add(name)
             if name not in pins:
@@ -144,5 +109,5 @@ def problems(pins: Mapping[str, str], table: Table, start: Sequence[str]) -> lis
 def downloads(python: str, table: Table, start: Sequence[str]) -> dict[str, int]:
     """Return the wheels that `start` brings with all they require: package to size in byte."""
     records = table[python]
-    names = {canonicalize_name(requirement.name) for _, requirement in reached(python, records, start)}
+    names = {canonicalize_name(requirement.name) for _, requirement in walk(python, records, start)}
     return {name: records[name].wheel_bytes for name in sorted(names) if name in records}

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pinned_requirements import PYTHONS, ROOT, TABLE, Record, problems, reached, read_pins, read_table, wanted
+from pinned_requirements import PYTHONS, ROOT, TABLE, Record, problems, read_pins, read_table, walk, wanted
 
 INDEX = "https://pypi.org/simple"
 GLIBC = (5, 12, 17, 18, 24, 25, 26, 27, 28, 31, 34, 35)
@@ -53,7 +53,7 @@ def file_sizes(name: str) -> dict[str, int]:
 def without_unasked_extras(python: str, records: dict[str, Record]) -> dict[str, Record]:
     """Keep the requirements of extras that something asks for: the others are most of the metadata."""
     asked: dict[str, set[str]] = {}
-    for _, requirement in reached(python, records, wanted()):
+    for _, requirement in walk(python, records, wanted()):
         asked.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
     kept = {}
     for name, record in records.items():

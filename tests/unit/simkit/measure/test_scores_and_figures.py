@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,10 @@ from hwmodels import load_arch
 from hwmodels.gpu.calibrate import Launches, predict_gathers
 from hwmodels.kernels.gpu import model_of
 from hwmodels.registry import params_of
-from simkit.errors import InputError
-from simkit.measure import bundle
+from simkit.errors import InputError, UnavailableError
+from simkit.measure import bundle, wheelhouse
 from simkit.measure.bundle import write_bundle
 from simkit.measure.points import gemm_points, sparse_points
-from simkit.measure.wheelhouse import PACKAGES, command
 from simkit.plots import measured as measured_plots
 from simkit.plots import validation as validation_plots
 from simkit.validation.bundles import validate_bundle
@@ -91,13 +91,59 @@ def test_plot_draws_from_files_and_devices(tmp_path: Path, monkeypatch: pytest.M
         measured_plots.predicted(["a", "b"])
 
 
-def test_wheelhouse_asks_for_the_nodes_python() -> None:
-    words = command("3.12", Path("w"), Path("constraints.txt"))
-    assert words[words.index("--python-version") + 1] == "3.12"
-    assert words[words.index("--constraint") + 1] == "constraints.txt"
-    assert "--only-binary=:all:" in words
-    assert set(PACKAGES) <= set(words)
-    assert "torch" not in words
+def resolved(name: str, version: str, *requires: str) -> dict[str, dict[str, object]]:
+    return {"metadata": {"name": name, "version": version, "requires_dist": list(requires)}}
+
+
+INSTALLS = [
+    resolved("torch", "2.13.0", "triton==3.7.1", "sympy", "numpy"),
+    resolved("triton", "3.7.1"),
+    resolved("sympy", "1.14.0"),
+    resolved("numpy", "2.4.6"),
+    resolved("ruamel.yaml", "0.19.1", "ruamel.yaml.clib; python_version < '3.12'", "oldest; extra == 'old'"),
+    resolved("ruamel.yaml.clib", "0.2"),
+    resolved("oldest", "1"),
+    resolved("nvidia-ml-py", "13"),
+]
+OURS = ["torch>=2.7", "ruamel.yaml>=0.18", "nvidia-ml-py>=12; extra == 'gpu'", "dask; extra == 'cluster'"]
+
+
+def test_wheelhouse_leaves_out_what_the_node_has_and_what_that_alone_needs() -> None:
+    start = ["torch>=2.7", "ruamel.yaml>=0.18"]
+    assert wheelhouse.select(INSTALLS, start, "3.12", ["Torch", "triton"]) == ["ruamel-yaml==0.19.1"]
+    assert wheelhouse.select(INSTALLS, [*start, "numpy"], "3.12", ["torch"]) == ["numpy==2.4.6", "ruamel-yaml==0.19.1"]
+    clib = ["ruamel-yaml==0.19.1", "ruamel-yaml-clib==0.2"]
+    assert wheelhouse.select(INSTALLS, start, "3.11", ["torch"]) == clib
+    assert "oldest==1" in wheelhouse.select(INSTALLS, ["ruamel.yaml[old]"], "3.11", [])
+
+
+def test_wheelhouse_pins_what_it_gathers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(python: str, words: list[str]) -> str:
+        asked.append(words)
+        if "--report" in words:
+            Path(words[words.index("--report") + 1]).write_text(json.dumps({"install": INSTALLS}))
+        return ""
+
+    monkeypatch.setattr(wheelhouse, "run_pip", run)
+    monkeypatch.setattr(wheelhouse.metadata, "requires", lambda name: OURS)
+    wheelhouse.gather("3.12", tmp_path / "w")
+    resolve, download, own = asked
+    for words in (resolve, download):
+        assert words[words.index("--python-version") + 1] == "3.12"
+        assert "--only-binary=:all:" in words
+    assert resolve[resolve.index("--constraint") + 1] == str(wheelhouse.ROOT / "constraints.txt")
+    assert resolve[-3:] == ["torch>=2.7", "ruamel.yaml>=0.18", "nvidia-ml-py>=12"]
+    assert download[-3:] == ["nvidia-ml-py==13", "ruamel-yaml==0.19.1", wheelhouse.MODEL]
+    assert own[0] == "wheel"
+
+
+def test_wheelhouse_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wheelhouse.main(["--constraints", str(tmp_path / "none.txt"), "--out", str(tmp_path / "w")]) == 2
+    assert "no constraints file" in capsys.readouterr().err
+    with pytest.raises(UnavailableError, match=r"could not be gathered: ERROR: .*no_such_command"):
+        wheelhouse.run_pip("3.12", ["no_such_command"])
 
 
 def test_devices_are_found_in_file_names() -> None:
