@@ -73,6 +73,12 @@ def wanted(path: Path = ROOT / "pyproject.toml") -> list[str]:
     return [*TOOLS, *(one for asked in lists for one in asked)]
 
 
+def asked_by_users(extras: Sequence[str], path: Path = ROOT / "pyproject.toml") -> list[str]:
+    """Return what the project asks for with some of its extras."""
+    project = tomllib.loads(path.read_text())["project"]
+    return [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]
+
+
 def walk(python: str, records: Mapping[str, Record], start: Sequence[str]) -> Iterator[tuple[str, Requirement]]:
     """Walk from `start` over the records; yield who requires, and what, each pair once."""
     requires = {name: record.requires for name, record in records.items()}

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from pinned_requirements import PYTHONS, Record, Table, problems, read_pins, read_table, wanted
+from pinned_requirements import (
+    PYTHONS,
+    ROOT,
+    Record,
+    Table,
+    asked_by_users,
+    downloads,
+    problems,
+    read_pins,
+    read_table,
+    wanted,
+)
+
+CPU_TORCH_GB = 0.192  # torch-2.13.0+cpu, cp311, x86_64
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +46,17 @@ def test_what_is_not_pinned_is_found(table: Table) -> None:
     assert "Python 3.12: cuda-toolkit 13.0.3.0 requires nvidia-cublas, which is not pinned" in said
     assert "Python 3.11: pyproject.toml requires jupyterlab, which is not pinned" in said
     assert "Python 3.11: beautifulsoup4 4.15.0 requires soupsieve, which is not pinned" in said
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_readme_says_what_an_install_downloads(table: Table, python: str) -> None:
+    (extras,) = re.findall(r"^EXTRAS := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    sizes = downloads(python, table, asked_by_users(extras.split(",")))
+    with_torch = [name for name in sizes if name in ("torch", "triton") or name.startswith(("cuda-", "nvidia-"))]
+    every, cuda = sum(sizes.values()) / 1e9, sum(sizes[name] for name in with_torch) / 1e9
+    readme = (ROOT / "README.md").read_text()
+    assert f"of the {every:.1f} GB that `make install` downloads, {cuda:.1f} GB are torch" in readme
+    assert f"{every - cuda + CPU_TORCH_GB:.1f} GB in all" in readme
 
 
 def one_package(**changed: object) -> Table:

@@ -16,6 +16,7 @@ from simkit.measure import variants
 from simkit.measure.variants import CheckError, Problem, Variant, build, check, problem
 
 pytest.importorskip("triton", reason="Triton is not installed")
+pytestmark = pytest.mark.triton
 
 RAGGED = {
     "dense": (4, 300, 70),

@@ -37,6 +37,7 @@ def awkward(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
     return values
 
 
+@pytest.mark.triton
 @pytest.mark.parametrize("columns", [1, 63, 64, 100, 4500])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_packing_equals_torch(dtype: torch.dtype, columns: int) -> None:
@@ -53,11 +54,13 @@ def test_packing_equals_torch(dtype: torch.dtype, columns: int) -> None:
         assert int(found) == 7 + bad
 
 
+@pytest.mark.triton
 def test_the_kernel_was_what_ran() -> None:
     pytest.importorskip("triton", reason="triton is not installed")
     assert _kernel() is not None
 
 
+@pytest.mark.triton
 def test_torch_alone_packs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     values = awkward(6, 130, torch.float32)
     bad, again = (torch.zeros(1, dtype=torch.int32) for _ in range(2))
