@@ -7,6 +7,8 @@ rows are split over programs and added up in a second kernel in a fixed order: n
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -18,9 +20,9 @@ TILE_STAGES = 3
 
 if triton.knobs.runtime.interpret:
 
-    def _loop_bound(loaded):  # type: ignore[no-untyped-def]
+    def _loop_bound(loaded: Any) -> int:
         """Return a loaded number as an int: NumPy 2.4 does not convert the array that Triton 3.6's interpreter has."""
-        return loaded.handle.data.item()
+        return int(loaded.handle.data.item())
 
 else:
 

@@ -130,7 +130,7 @@ def select(
     """Return ``name==version`` of what pip resolved, less what the node has and what that alone needs."""
     said = {canonicalize_name(one["metadata"]["name"]): one["metadata"] for one in installs}
     leave = {canonicalize_name(name) for name in node_has}
-    requires = {name: one.get("requires_dist", []) for name, one in said.items()}
+    requires: dict[str, list[str]] = {name: one.get("requires_dist", []) for name, one in said.items()}
     names = {canonicalize_name(one.name) for _, one in reached(start, requires, python, leave=leave)}
     return [f"{name}=={said[name]['version']}" for name in sorted(names)]
 
