@@ -13,6 +13,7 @@ import pytest
 import simkit as sk
 
 pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install 'zeroskip[cluster]'")
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 TRACE = ROOT / "tests" / "data" / "minilm_relu_small.zarr"
 # SLURM's two commands: the job runs here, and its id is that of its process group

@@ -22,6 +22,7 @@ from simkit.explore.grid import Plan, make_plan
 from simkit.explore.sweep import Sweep, run_plan
 
 pytest.importorskip("distributed", reason="needs dask.distributed: pip install 'zeroskip[cluster]'")
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -20,6 +20,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "unit" / "traces"))
 from tiny_models import make_data, make_model  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 RECORD = """
 import sys, time
 import traces.recording.recorder as recorder

@@ -34,6 +34,7 @@ def run_elsewhere(site: Path, *args: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_archs_and_tables_are_inside(unpacked: Path) -> None:
     names = {row["name"] for row in json.loads(run_elsewhere(unpacked, "ls", "archs", "--json"))}
     assert names == {path.stem for path in (ROOT / "hwmodels" / "archs").glob("*.yaml")}

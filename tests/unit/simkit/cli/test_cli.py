@@ -231,6 +231,7 @@ def test_verbosity_ends_with_the_command(plain_trace_path: Path) -> None:
 PLAIN_STYLES = {"", "0", "1", "2", "3", "4", "22", "23", "24"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [("ls", "archs"), ("replay", "TRACE", "--arch", "cnvlutin"), ("sweeep",), ("--help",)])
 def test_no_colour_on_a_terminal_where_it_is_unwanted(plain_trace_path: Path, args: tuple[str, ...]) -> None:
     pty = pytest.importorskip("pty", reason="terminals are tested on POSIX")

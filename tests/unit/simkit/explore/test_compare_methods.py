@@ -40,6 +40,7 @@ def run(tiny_model: str, tiny_data: str, yamls: list[str], tmp_path_factory: pyt
     return out
 
 
+@pytest.mark.slow
 def test_one_row_for_each_tuning_seed_and_arch(run: Path) -> None:
     rows = methods.load_methods(run / "kept.parquet")
     assert len(rows) == 2 * 2 * 2
@@ -137,6 +138,7 @@ def test_figure_and_table_show_every_tuning(run: Path) -> None:
     assert r"\toprule" in text
 
 
+@pytest.mark.slow
 def test_command_prints_objects_and_leaves_files(run: Path, tiny_model: str, tiny_data: str, yamls: list[str]) -> None:
     given = ["--model", tiny_model, "--data", tiny_data, "--seeds", "2", "--sequences", "8", "-o", str(run), "--json"]
     given += [word for path in yamls for word in ("--tuning", path)] + ["-a", "cnvlutin", "-a", "h100_sxm"]

@@ -46,6 +46,7 @@ def dominated(row: pd.Series, table: pd.DataFrame, columns: list[str]) -> bool:
     return bool(better.any())
 
 
+@pytest.mark.slow
 def test_front_is_that_of_the_points_tried(plain_trace_path: Path, grid: pd.DataFrame, tmp_path: Path) -> None:
     found = run_search(spec_of(plain_trace_path), tmp_path, trials=8)
     assert len(found.table) == 8
@@ -63,6 +64,7 @@ def test_a_sweeps_spec_is_searched_for_cycles_and_energy(plain_trace_path: Path,
     assert found.objectives == ["cycles", "energy_per_token_pj"]
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_best_design(plain_trace_path: Path, grid: pd.DataFrame, tmp_path: Path) -> None:
     found = run_search(spec_of(plain_trace_path, objectives=["energy_delay_js"]), tmp_path, trials=25)
     ranks = grid["energy_delay_js"].rank()
@@ -87,6 +89,7 @@ def test_area_grows_as_the_spec_says(plain_trace_path: Path, tmp_path: Path) -> 
     assert np.allclose(found.table["area_mm2"], 70.74 * found.table["lanes"] / 16)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was(plain_trace_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(plain_trace_path, sampler="random")
     first = run_search(spec, tmp_path, trials=8)
@@ -113,6 +116,7 @@ def test_a_space_of_failing_points_is_one_clear_line(plain_trace_path: Path, tmp
         run_search(spec, tmp_path, trials=2)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study(plain_trace_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(

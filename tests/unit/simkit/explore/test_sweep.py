@@ -72,6 +72,7 @@ def test_a_point_is_computed_once(plain_trace_path: Path, tmp_path: Path, counti
     pd.testing.assert_frame_equal(one, first.frame[first.frame["arch"] == "cnvlutin"].reset_index(drop=True))
 
 
+@pytest.mark.slow
 def test_processes_give_the_same(plain_trace_path: Path, tmp_path: Path) -> None:
     trace = sk.load_trace(plain_trace_path)
     here = sk.sweep([trace], ["cnvlutin"], fields=GRID, out=tmp_path / "here", progress=False, processes=0)
@@ -202,6 +203,7 @@ def test_feed_grows_batches_to_a_second_of_work() -> None:
     assert len(feed.take()) == 1
 
 
+@pytest.mark.slow
 def test_a_point_that_kills_its_worker_is_given_up(
     plain_trace_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +234,7 @@ def test_what_a_killed_worker_had_begun_to_write_goes_with_it(tmp_path: Path) ->
     assert other.exists()  # another machine's, or one still at work
 
 
+@pytest.mark.slow
 def test_killed_local_worker_loses_nothing(plain_trace_path: Path, tmp_path: Path) -> None:
     killed = []
 
@@ -393,6 +396,7 @@ def test_bad_commands(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_sweep_that_goes_on(spec: Path, tmp_path: Path) -> None:
     spec.write_text(spec.read_text() + "  lanes: {from: 1, to: 400, points: 400}\n")
     command = [sys.executable, "-m", "simkit", "sweep", str(spec), "--out", str(tmp_path / "o"), "-q", "--json"]

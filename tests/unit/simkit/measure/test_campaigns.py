@@ -139,6 +139,7 @@ def test_pending_names_every_gpu_and_drops_what_exists(tmp_path: Path) -> None:
     assert pairs - {(row["device"], row["campaign"]) for row in pending(tmp_path)} == {("h100_sxm", "smoke")}
 
 
+@pytest.mark.slow
 def test_smoke_on_the_processor_becomes_a_bundle(tmp_path: Path) -> None:
     path = run_campaign("smoke", device="cpu", out=tmp_path)
     assert path == tmp_path / "cpu" / "smoke.parquet"

@@ -115,6 +115,7 @@ print(text.count("async_copy_global_to_local"), text.count("scf.if"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 def test_tile_skip_loads_ahead_of_the_product(capability: int, tmp_path: Path) -> None:
     """Compiled for a GPU that need not be here: operands are fetched asynchronously, and no branch is in the way."""

@@ -62,6 +62,7 @@ def test_figures_draw_the_numbers_they_are_given() -> None:
     assert validation_plots.predicted_against_measured(np.array([1.0, 2.0]), np.array([1.1, 1.9])).get_xscale() == "log"
 
 
+@pytest.mark.slow
 def test_plot_draws_from_files_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mnk = np.array([[p["m"], p["n"], p["k"]] for p in gemm_points()])
     took = model_of(params_of(load_arch("h100_sxm")), 16).predict(mnk)

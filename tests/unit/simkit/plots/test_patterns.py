@@ -101,6 +101,7 @@ def test_coactivation_is_of_the_layer_asked_for(traces: list[Any]) -> None:
         sk.plots.coactivation(traces[0], layer=9)
 
 
+@pytest.mark.slow
 def test_hot_neurons_are_a_lorenz_curve() -> None:
     even, one = np.ones((8, 100), dtype=bool), np.zeros((8, 100), dtype=bool)
     one[:, 3] = True

@@ -381,6 +381,7 @@ def test_minilm_l3_equals_onnxruntime() -> None:
     assert np.abs(got.numpy() - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.packaged
 def test_dinov2_equals_onnxruntime() -> None:
     runtime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
@@ -396,6 +397,7 @@ def test_dinov2_equals_onnxruntime() -> None:
     assert np.abs(got.numpy() - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.packaged
 def test_whisper_equals_ctranslate2_and_writes_what_is_said(tmp_path: Path) -> None:
     from traces.data.images_and_speech import SPEECH

@@ -44,6 +44,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Recorded(trace, model, prepare(model, "features", split, 9), given)
 
 
+@pytest.mark.slow
 def test_decoding_with_a_cache_sees_what_whole_passes_see(recorded: Recorded) -> None:
     model = load_model(recorded.model, "seq2seq")
     seen: dict[str, torch.Tensor] = {}

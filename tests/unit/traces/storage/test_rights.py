@@ -94,6 +94,7 @@ def said(*arguments: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_nothing_may_be_read(gate: Gate, place: str, npz: Path) -> None:
     traces.import_masks(npz, place, n=5)
     gate.refused = frozenset({"GET", "HEAD", "PUT"})
@@ -105,6 +106,7 @@ def test_nothing_may_be_read(gate: Gate, place: str, npz: Path) -> None:
     traces.open_trace(place).verify()
 
 
+@pytest.mark.slow
 def test_nothing_may_be_written(gate: Gate, place: str, npz: Path, tiny_model: str, tiny_data: str) -> None:
     gate.refused = frozenset({"PUT", "POST"})
     for arguments in (
@@ -116,6 +118,7 @@ def test_nothing_may_be_written(gate: Gate, place: str, npz: Path, tiny_model: s
         assert "rights" in line
 
 
+@pytest.mark.slow
 def test_rights_lost_on_the_way_lose_nothing_that_was_finished(
     gate: Gate, place: str, tiny_model: str, tiny_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def entropy_bytes(mask: np.ndarray) -> float:
     return float(-(q * np.log2(q)).sum() * len(mask) / 8)
 
 
+@pytest.mark.slow
 def test_size_is_near_the_entropy_and_below_the_packed_bits(small_trace_path: Path, tmp_path: Path) -> None:
     real = open_trace(small_trace_path)
     masks = {name: site.mask(real_only=False).to_bool() for name, site in real.sites.items()}

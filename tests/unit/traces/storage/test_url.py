@@ -46,6 +46,7 @@ def npz(tmp_path: Path) -> Path:
     return tmp_path / "m.npz"
 
 
+@pytest.mark.slow
 def test_a_trace_in_a_bucket_equals_the_local_one(
     options: dict[str, Any], bucket: str, npz: Path, tmp_path: Path
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_trace_in_a_bucket_equals_the_local_one(
     assert np.array_equal(np.concatenate(blocks), local.sites["x"].mask().words())
 
 
+@pytest.mark.slow
 def test_a_lost_or_altered_object_is_named(options: dict[str, Any], bucket: str, npz: Path) -> None:
     path = f"s3://{bucket}/t.zarr"
     trace = traces.import_masks(npz, path, n=5, storage_options=options)
@@ -74,6 +76,7 @@ def test_a_lost_or_altered_object_is_named(options: dict[str, Any], bucket: str,
     assert trace.status == "complete"
 
 
+@pytest.mark.slow
 def test_recording_into_a_bucket_goes_on_where_it_was(
     options: dict[str, Any],
     bucket: str,

@@ -12,6 +12,7 @@ from traces.errors import InputError
 from traces.transform.statistics import coactivation, neuron_counts, token_counts, union_density
 
 
+@pytest.mark.slow
 def test_statistics_match_the_real_trace(small_trace_path: Path, tmp_path: Path) -> None:
     real = open_trace(small_trace_path)
     made = synthesise(real, tmp_path / "s.zarr", seed=3)
@@ -36,6 +37,7 @@ def test_statistics_match_the_real_trace(small_trace_path: Path, tmp_path: Path)
     made.verify()
 
 
+@pytest.mark.slow
 def test_density_can_be_chosen_and_the_seed_decides(small_trace_path: Path, tmp_path: Path) -> None:
     real = open_trace(small_trace_path)
     thin = synthesise(real, tmp_path / "a.zarr", density=0.05)

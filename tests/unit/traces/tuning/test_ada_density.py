@@ -51,6 +51,7 @@ def merged(net: Any, changes: list[Any]) -> Any:
     return net.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", GATED)
 def test_a_dropped_block_gives_no_ops_and_no_weights_and_the_rest_is_the_gated_model(family: str) -> None:
     plain = build(family)
@@ -121,6 +122,7 @@ def test_models_that_cannot_drop_blocks_are_refused() -> None:
         BlockGates(drop=2).change().apply(build("bert"), "classification", {})
 
 
+@pytest.mark.slow
 def test_tuned_dropped_recorded_replayable(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
     quick = Training(epochs=4, batch_size=16, lr=5e-3, max_length=16)
     plan = Tuning(

@@ -33,6 +33,7 @@ def routed(family: str, capacity: float = 0.5) -> Any:
     return net.eval()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(1, 9))
 @settings(deadline=None, max_examples=40)
 def test_soft_choice_sums_to_k_and_hardens(seed: int, k: int) -> None:

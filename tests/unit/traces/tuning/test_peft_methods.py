@@ -49,6 +49,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str
     return {f: (save_model(f, folder), save_data(task, folder)) for f, task in TASKS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), FEWER)
 def test_trains_saves_and_measures_the_same_when_loaded(
     family: str, name: str, places: dict[str, tuple[str, str]], tmp_path: Path

@@ -96,6 +96,7 @@ def test_perplexity_error_is_the_ratio_estimators() -> None:
     assert found["perplexity_se"] / found["perplexity"] == pytest.approx(1 / math.sqrt(count.sum()), rel=0.15)
 
 
+@pytest.mark.slow
 def test_teacher_pulls_the_outputs_towards_its_own(tiny_model: str, tiny_data: str, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.yaml"
     longer = QUICK.model_copy(update={"epochs": 5, "lr": 0.02})
