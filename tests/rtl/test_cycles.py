@@ -17,6 +17,7 @@ from simkit.validation.rtl.encode import eie_case
 from simkit.validation.rtl.tools import SOURCES
 from simkit.validation.rtl.validate import _waveform_path, compare, validate_rtl, write_waveform
 
+pytestmark = pytest.mark.slow  # builds with Verilator
 CASES = 220
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "golden"
 TRACE = Path(__file__).parents[1] / "data" / "minilm_relu_small.zarr"

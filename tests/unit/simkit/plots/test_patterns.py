@@ -166,6 +166,7 @@ def test_synthetic_masks_say_so(traces: list[Any], name: str) -> None:
     assert "(synthetic)" in " ".join([*legend, ax.get_title(loc="left")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_TRACES)
 def test_each_is_drawn_from_a_stored_trace(name: str, tmp_path: Path) -> None:
     made = draw_to_file(name, [str(SMALL)], tmp_path / "f.svg", style="ieee")

@@ -196,6 +196,7 @@ def pruned(mixed: str, tiny_data: str, tmp_path_factory: pytest.TempPathFactory)
     ), model
 
 
+@pytest.mark.slow
 def test_experts_keep_the_masks_of_their_own_weights(pruned: tuple[traces.Trace, Any], tmp_path: Path) -> None:
     trace, model = pruned
     part = slice_trace(trace, tmp_path / "p.zarr", sequences=4)

@@ -134,6 +134,7 @@ def test_rows_of_ops_are_rows_of_masks(recorded: Recorded) -> None:
     trace.verify()
 
 
+@pytest.mark.slow
 def test_stacks_are_told_apart_and_survive_slicing_and_merging(recorded: Recorded, tmp_path: Path) -> None:
     trace, name, _ = recorded
     stacks = {site.meta.stack for site in trace.sites.values()}

@@ -38,6 +38,7 @@ def mixed(family: str, part: AdaMix, task: str = "classification") -> tuple[Any,
     return net, change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", list(TASKS))
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_trains_saves_and_measures_the_same_when_loaded(family: str, part: AdaMix, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def op_list(net: Any) -> list[Any]:
     return probe_ops(net, [probe(*shape) for shape in SHAPES], SHAPES, find_sites(net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", list(TASKS))
 @pytest.mark.parametrize(
     "part", [Adapter(), Adapter(placement="houlsby"), Gated()], ids=["pfeiffer", "houlsby", "gated"]

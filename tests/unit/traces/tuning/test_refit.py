@@ -96,6 +96,7 @@ def test_a_bias_takes_the_mean_of_what_is_lost() -> None:
     np.testing.assert_allclose((wanted - now).mean(0), 0, atol=1e-4 * abs(wanted).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "distilbert", "llama", "gpt2", "opt", "t5", "modernbert", "qwen2"])
 def test_the_model_gives_more_nearly_what_it_gave(family: str) -> None:
     batch, sample = sample_of(family)

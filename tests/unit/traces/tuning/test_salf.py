@@ -148,6 +148,7 @@ def test_policies(policy: dict[str, Any], eof: int, monkeypatch: pytest.MonkeyPa
     assert int(Freeze(**policy).change().decide(net, sample("bert"))["eof"]) == eof
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("module", [FullTuning(), LoRA(r=2)])
 def test_backward_stops_at_the_frozen_layers(family: str, module: Any) -> None:
