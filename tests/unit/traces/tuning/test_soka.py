@@ -97,7 +97,7 @@ def test_ranks_are_chosen_for_each_matrix_within_bounds() -> None:
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "dinov2", "albert"])
 @pytest.mark.parametrize("lora_r", [None, 3])
 def test_first_output_is_the_base_models_and_merging_changes_none(family: str, lora_r: int | None) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(7)  # added weights of one size, whichever tests ran before
     given_inputs = inputs(family, 2, 7)
     with torch.no_grad():
         base = build(family)(**given_inputs).logits
