@@ -14,6 +14,7 @@ from textwrap import dedent
 from typing import Any
 
 import figures
+import interface
 
 import hwmodels
 from hwmodels.config import packaged
@@ -36,6 +37,7 @@ VERDICTS = ("exact", "within band", "off", "not reproducible", "skipped")
 def write(out: Path, notebooks: Path) -> None:
     """Write all generated pages into `out`; a page that did not change keeps its time, so a rebuild is quick."""
     pages = {
+        "api.md": interface.api(),
         "accelerators/index.md": accelerator_index(),
         "references.md": references(),
         "validation.md": validation(),

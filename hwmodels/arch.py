@@ -14,6 +14,8 @@ from .config import Area, Bandwidth, Clock, Figure, Frozen, Node, Power, Size, c
 from .errors import InputError, nearest
 from .units import parse
 
+# source of a figure that `Arch.with_` changed
+OVERRIDE = "override"
 Format = Literal["dense", "bitmap", "offset", "csc", "two_four"]
 # 1,048,576: more PEs, lanes or entries than any chip has; beyond it arrays of that length would fill the memory
 MOST_WHOLE = 1 << 20
@@ -139,6 +141,16 @@ class Arch(Frozen):
     skips : list, optional
         Whose zeros save cycles: ``activation``, ``weight``, ``output``. The kernel decides; a file that states it is
         held to that.
+    variant_of : str
+        Name of the arch that `with_` changed.
+
+    Examples
+    --------
+    >>> arch = hwmodels.load_arch("cnvlutin")
+    >>> arch.with_(lanes=32)
+    Arch('cnvlutin[lanes=32]': kernel cnvlutin, 606 MHz, lanes 32 (was 16))
+    >>> arch.memory.bandwidth.value  # byte/s
+    25600000000.0
     """
 
     name: str
@@ -260,6 +272,16 @@ class Arch(Frozen):
         except InputError as error:
             raise InputError(f"arch '{self.name}': {name}: {error}") from None
 
+    def __repr__(self) -> str:
+        facts = [f"kernel {self.kernel}", with_unit("clock", self.clock_hz)]
+        for name, figure in _figures(self.model_dump()):
+            if figure["source"] == OVERRIDE:
+                name = name.removeprefix("params.")
+                facts.append(f"{name} {with_unit(name, figure['value'])} ({_was(name, figure['note'])})")
+        return f"Arch({self.name!r}: {', '.join(facts)})"
+
+    __str__ = __repr__
+
     def _repr_html_(self) -> str:
         """Every number with its source and status, for notebooks."""
         rows = [
@@ -314,7 +336,24 @@ def _require_whole(value: Any, most: int, told: str) -> None:
 
 
 def diff(a: Arch, b: Arch) -> dict[str, tuple[Any, Any]]:
-    """Return the fields in which two archs differ, ``{field: (in a, in b)}``; sources are not compared."""
+    """Return the fields in which two archs differ; sources are not compared.
+
+    Parameters
+    ----------
+    a, b : Arch
+        Archs to compare.
+
+    Returns
+    -------
+    dict of str to tuple
+        ``{field: (in a, in b)}`` by dotted name, plain values in base units; None where one lacks the field.
+
+    Examples
+    --------
+    >>> arch = hwmodels.load_arch("cnvlutin")
+    >>> hwmodels.diff(arch, arch.with_(lanes=32))
+    {'params.lanes': (16, 32)}
+    """
     left, right = _flat(a.model_dump()), _flat(b.model_dump())
     skip = {"name", "variant_of", "title", "description"}
     return {
@@ -358,6 +397,15 @@ def with_unit(name: str, value: Any) -> str:
     return f"{value * factor:,.6g} {unit}".strip()
 
 
+def _was(name: str, note: str) -> str:
+    """Write what `Arch.with_` notes of a field's former value with the field's unit."""
+    word, _, value = note.partition(" ")
+    try:
+        return f"{word} {with_unit(name, float(value))}"
+    except ValueError:
+        return note
+
+
 def _figures(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     for key, value in tree.items():
         if isinstance(value, dict) and "value" in value and "status" in value:
@@ -367,7 +415,18 @@ def _figures(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict
 
 
 def list_archs() -> list[str]:
-    """Names of the archs that ship here or come from the entry-point group ``hwmodels.archs``."""
+    """List the archs that ship here or come from the entry-point group ``hwmodels.archs``.
+
+    Returns
+    -------
+    list of str
+        Names in alphabetical order.
+
+    Examples
+    --------
+    >>> "eie" in hwmodels.list_archs()
+    True
+    """
     return sorted({*packaged("archs"), *(point.name for point in entry_points(group="hwmodels.archs"))})
 
 
@@ -375,10 +434,25 @@ def list_archs() -> list[str]:
 def load_arch(name: str) -> Arch:
     """Load a known arch by name.
 
+    Parameters
+    ----------
+    name : str
+        One of `list_archs`.
+
+    Returns
+    -------
+    Arch
+        The same object at each call.
+
     Raises
     ------
     InputError
         If there is none of that name.
+
+    Examples
+    --------
+    >>> hwmodels.load_arch("eie").kernel
+    'eie'
     """
     texts = packaged("archs")
     if name in texts:
@@ -393,9 +467,29 @@ def load_arch(name: str) -> Arch:
 def arch_from_yaml(text: str, where: str) -> Arch:
     """Build an arch from YAML text; `where` names the file in errors.
 
+    Parameters
+    ----------
+    text : str
+        YAML: quantities are text with a unit, each figure with source and status.
+    where : str
+        Name of the file, for errors.
+
+    Returns
+    -------
+    Arch
+        The validated arch.
+
     Raises
     ------
     InputError
-        One line for each fault: fields, units and ranges, and parameters that its kernel does not take.
+        One line for each fault, ``file:line: field: what``: fields, units and ranges, and parameters that its kernel
+        does not take.
+
+    Examples
+    --------
+    >>> from importlib import resources
+    >>> text = resources.files("hwmodels").joinpath("archs/cnvlutin.yaml").read_text(encoding="utf-8")
+    >>> hwmodels.arch_from_yaml(text, "cnvlutin.yaml").kernel
+    'cnvlutin'
     """
     return from_yaml(Arch, text, where, _rules().arch_faults)

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
+from types import FunctionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, model_validator
@@ -22,6 +23,15 @@ class Frozen(BaseModel):
     """Base of every configuration object: immutable, unknown keys forbidden."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __dir__(self) -> list[str]:
+        # tab completion: fields and own methods, without the forty names of pydantic
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, Frozen)]
+        own = {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, _METHODS)}
+        return sorted({*type(self).model_fields, *(name for name in own if not name.startswith(("_", "model_")))})
+
+
+_METHODS = (FunctionType, property, cached_property)
 
 
 class Figure(Frozen):

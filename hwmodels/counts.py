@@ -29,6 +29,12 @@ class Compute:
         Busy cycles of each PE or lane.
     dram_bytes : int, optional
         Given by a kernel whose time already holds the memory side: no stalls are added to it.
+
+    Examples
+    --------
+    >>> compute = hwmodels.Compute(6, 8, 4, np.array([4, 2]), {"mac.compute": 40})
+    >>> int(compute.row_cycles.sum()) == compute.cycles
+    True
     """
 
     cycles: int
@@ -47,6 +53,30 @@ class Counts:
 
     `cycles` are compute cycles, what the published cycle counts speak of; `stall_cycles` are those in which compute
     waits for DRAM. Latency is both.
+
+    Parameters
+    ----------
+    cycles, dense_cycles : int
+        Compute cycles with the op's masks, and of the dense baseline.
+    stall_cycles, dense_stall_cycles : int
+        Cycles in which compute waits for DRAM.
+    macs, effectual_macs : int
+        Multiply-accumulates of the dense GEMM, and those that a perfect skipper would do.
+    dram_bytes : int
+        Bytes moved from and to DRAM.
+    actions : dict of str to int
+        ``"component.action"`` -> how often.
+    stalls : dict of str to int
+        Lost unit-cycles by cause.
+    unit_busy : int64[units], optional
+        Busy cycles of each PE or lane.
+
+    Examples
+    --------
+    >>> op = hwmodels.Op("down", 0, m=4, k=64, n=16, activation=hwmodels.PackedMask.bernoulli(4, 64, 0.25, seed=0))
+    >>> counts = hwmodels.simulate(op, hwmodels.load_arch("cnvlutin"))
+    >>> counts.latency_s(606e6) < counts.dense_latency_s(606e6)
+    True
     """
 
     cycles: int

@@ -40,7 +40,26 @@ class Price(NamedTuple):
 
 
 class EnergyTable(Frozen):
-    """A named set of rows; rows of `extends` fill what is not given here."""
+    """A named set of rows; rows of `extends` fill what is not given here.
+
+    Parameters
+    ----------
+    name, title, description : str
+        Identity and one line for people.
+    extends : list of str
+        Tables whose rows fill what is not given here.
+    rows : dict of str to Row
+        Energy, pJ, per access, bit, byte, op or cycle, each with source, status, range and node (nm).
+
+    Examples
+    --------
+    >>> table = hwmodels.load_table("default_45nm")
+    >>> table.row("int16_mac").per
+    'op'
+    >>> price = table.price(hwmodels.load_arch("cnvlutin"), "mac.compute")
+    >>> price.low <= price.pj <= price.high
+    True
+    """
 
     name: str
     title: str
@@ -52,6 +71,12 @@ class EnergyTable(Frozen):
     def hash(self) -> str:
         """Content identity."""
         return content_hash(self)
+
+    def __repr__(self) -> str:
+        extends = f", extends {', '.join(self.extends)}" if self.extends else ""
+        return f"EnergyTable({self.name!r}: {len(self.rows)} rows{extends})"
+
+    __str__ = __repr__
 
     def row(self, name: str) -> Row:
         """Look a row up, here or in the tables this one extends.
@@ -100,7 +125,18 @@ class EnergyTable(Frozen):
 
 
 def list_tables() -> list[str]:
-    """Names of the tables that ship here."""
+    """List the energy tables that ship here.
+
+    Returns
+    -------
+    list of str
+        Names in alphabetical order.
+
+    Examples
+    --------
+    >>> "default_45nm" in hwmodels.list_tables()
+    True
+    """
     return sorted(packaged("tables"))
 
 
@@ -108,10 +144,25 @@ def list_tables() -> list[str]:
 def load_table(name: str) -> EnergyTable:
     """Load a table by name.
 
+    Parameters
+    ----------
+    name : str
+        One of `list_tables`.
+
+    Returns
+    -------
+    EnergyTable
+        The same object at each call.
+
     Raises
     ------
     InputError
         If there is none of that name.
+
+    Examples
+    --------
+    >>> hwmodels.load_table("horowitz_45nm").name
+    'horowitz_45nm'
     """
     texts = packaged("tables")
     if name not in texts:

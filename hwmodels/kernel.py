@@ -67,6 +67,12 @@ class Kernel:
         non-zeros one at a time. Without it, the gap of the kernel is refused.
     waits_in : str
         Arch that shows the waiting of this family's rows, lanes, PEs or tiles in the gap figure; empty where none wait.
+
+    Examples
+    --------
+    >>> from hwmodels.registry import kernels
+    >>> sorted(kernels()["cnvlutin"].skips)
+    ['activation', 'output']
     """
 
     name: str

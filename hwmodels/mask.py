@@ -21,7 +21,13 @@ BLOCK_ROWS = 4096
 
 @runtime_checkable
 class Mask(Protocol):
-    """Anything that streams packed rows: in memory, or lazily from a stored trace."""
+    """Anything that streams packed rows: in memory, or lazily from a stored trace.
+
+    Examples
+    --------
+    >>> isinstance(hwmodels.PackedMask.ones(2, 64), hwmodels.Mask)
+    True
+    """
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,6 +58,12 @@ class PackedMask:
     ------
     InputError
         If the words do not fit K, or a bit past K is set.
+
+    Examples
+    --------
+    >>> mask = hwmodels.PackedMask.from_bool(np.eye(3, dtype=bool))
+    >>> mask.shape, mask.popcount(), mask.words.dtype
+    ((3, 3), 3, dtype('uint64'))
     """
 
     words: Words
@@ -113,7 +125,18 @@ class PackedMask:
 
 @dataclass(frozen=True)
 class OnesMask:
-    """A dense (M, K) matrix as a mask that takes no memory."""
+    """A dense (M, K) matrix as a mask that takes no memory.
+
+    Parameters
+    ----------
+    m, k : int
+        Rows, and elements in a row.
+
+    Examples
+    --------
+    >>> hwmodels.OnesMask(2, 64).popcount()
+    128
+    """
 
     m: int
     k: int

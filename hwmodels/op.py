@@ -48,6 +48,12 @@ class Op:
     ------
     InputError
         If a dimension is not positive, `shared` does not divide `repeat`, or a mask does not fit its dimensions.
+
+    Examples
+    --------
+    >>> op = hwmodels.Op("down", 0, m=4, k=64, n=16, activation=hwmodels.PackedMask.ones(4, 64))
+    >>> op.macs, op.effectual_macs
+    (4096, 4096)
     """
 
     name: str

@@ -60,7 +60,26 @@ def kernel_hash(kernel: Kernel) -> str:
 
 
 def register(kernel: Kernel) -> Kernel:
-    """Add a kernel for this process (notebooks); packages use the entry-point group."""
+    """Add a kernel for this process, as from a notebook; packages use the entry-point group ``hwmodels.kernels``.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        The kernel; one of the same name is replaced.
+
+    Returns
+    -------
+    Kernel
+        The same kernel.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from hwmodels.registry import kernels
+    >>> own = hwmodels.register(replace(kernels()["cnvlutin"], name="my_cnvlutin"))
+    >>> kernels().pop("my_cnvlutin") is own
+    True
+    """
     kernels()[kernel.name] = kernel
     return kernel
 
@@ -192,10 +211,29 @@ def simulate(op: Op, arch: Arch) -> Counts:
     A weight or output mask that the design cannot use is dropped, so that its effectual MACs are what it really
     does. Activation masks stay: a design that saves no time with them may still gate its multipliers.
 
+    Parameters
+    ----------
+    op : Op
+        GEMM with its masks.
+    arch : Arch
+        Arch that runs it.
+
+    Returns
+    -------
+    Counts
+        Cycles, DRAM bytes and actions, all of them whole numbers.
+
     Raises
     ------
     InputError
         If the arch or the op does not fit the kernel (a weight mask missing for a two-sided design ...).
+
+    Examples
+    --------
+    >>> op = hwmodels.Op("down", 0, m=4, k=64, n=16, activation=hwmodels.PackedMask.bernoulli(4, 64, 0.25, seed=0))
+    >>> counts = hwmodels.simulate(op, hwmodels.load_arch("cnvlutin"))
+    >>> counts.cycles, counts.dense_cycles
+    (24, 64)
     """
     from .memory import combine
 

@@ -16,10 +16,27 @@ from .errors import InputError
 def simulate_vector(elements: int, arch: Arch) -> Counts:
     """Count a vector op of `elements` elements.
 
+    Parameters
+    ----------
+    elements : int
+        Elements of the op over all tokens.
+    arch : Arch
+        Arch with a vector unit.
+
+    Returns
+    -------
+    Counts
+        Cycles without stalls; DRAM bytes are 0.
+
     Raises
     ------
     InputError
         If there is nothing to do, or the arch has no vector unit.
+
+    Examples
+    --------
+    >>> hwmodels.simulate_vector(1000, hwmodels.load_arch("cnvlutin")).actions
+    {'vector.element': 1000}
     """
     if elements < 1:
         raise InputError(f"a vector op has {elements} elements, must be at least 1")

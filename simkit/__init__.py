@@ -1,9 +1,12 @@
 """zeroskip: replay real activation traces on models of zero-skip hardware.
 
 >>> import simkit as sk
->>> trace = sk.load_trace("out/demo/traces/relu-lora.zarr")
->>> result = sk.replay(trace, [sk.arch("cnvlutin"), sk.arch("h100_sxm")])
->>> result.pivot("arch", "tuning", "energy_pj")
+>>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "h100_sxm"], ops="down")
+>>> result.pivot("arch", "tuning", "energy_pj").shape
+(2, 1)
+
+Every verb takes a path, a name or an object, one or many. `__all__` is the public interface, with that of
+`simkit.plots`; modules below are private by convention and may change without notice.
 """
 
 from __future__ import annotations
@@ -21,41 +24,62 @@ from importlib import import_module  # noqa: E402  (the ownership check must com
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from traces import record, tune
+
     from . import plots
-    from .engine.replay import arch, load_trace, replay
+    from .engine.gap import gap
+    from .engine.inputs import arch, archs, load_trace, tables
+    from .engine.replay import replay
+    from .engine.timeline import timeline
     from .engine.training_cost import TuningCost, tuning_cost
     from .errors import CorruptError, InputError, StorageError, UnavailableError, ZeroskipError
-    from .explore.methods import compare_methods
+    from .explore.methods import compare, compare_methods
+    from .explore.search import search
     from .explore.sweep import sweep
+    from .measure.campaigns import measure
     from .plots.style import paper
+    from .report.page import report
     from .results.citations import cite
     from .results.diff import diff
     from .results.result import Result, load_result
     from .results.tables import table
     from .validation.agreement import validate
 
+# name -> module that defines it
 _WHERE = {
-    "arch": "engine.replay",
-    "load_trace": "engine.replay",
-    "replay": "engine.replay",
-    "CorruptError": "errors",
-    "InputError": "errors",
-    "StorageError": "errors",
-    "UnavailableError": "errors",
-    "ZeroskipError": "errors",
-    "Result": "results.result",
-    "load_result": "results.result",
-    "sweep": "explore.sweep",
-    "validate": "validation.agreement",
-    "cite": "results.citations",
-    "compare_methods": "explore.methods",
-    "diff": "results.diff",
-    "TuningCost": "engine.training_cost",
-    "tuning_cost": "engine.training_cost",
-    "table": "results.tables",
-    "paper": "plots.style",
-    "plots": "plots",
+    "CorruptError": "simkit.errors",
+    "InputError": "simkit.errors",
+    "Result": "simkit.results.result",
+    "StorageError": "simkit.errors",
+    "TuningCost": "simkit.engine.training_cost",
+    "UnavailableError": "simkit.errors",
+    "ZeroskipError": "simkit.errors",
+    "arch": "simkit.engine.inputs",
+    "archs": "simkit.engine.inputs",
+    "cite": "simkit.results.citations",
+    "compare": "simkit.explore.methods",
+    "compare_methods": "simkit.explore.methods",
+    "diff": "simkit.results.diff",
+    "gap": "simkit.engine.gap",
+    "load_result": "simkit.results.result",
+    "load_trace": "simkit.engine.inputs",
+    "measure": "simkit.measure.campaigns",
+    "paper": "simkit.plots.style",
+    "plots": "simkit.plots",
+    "record": "traces",
+    "replay": "simkit.engine.replay",
+    "report": "simkit.report.page",
+    "search": "simkit.explore.search",
+    "sweep": "simkit.explore.sweep",
+    "table": "simkit.results.tables",
+    "tables": "simkit.engine.inputs",
+    "timeline": "simkit.engine.timeline",
+    "tune": "traces",
+    "tuning_cost": "simkit.engine.training_cost",
+    "validate": "simkit.validation.agreement",
 }
+# verbs whose name is a package's too
+_ROOMS = ("measure", "report")
 
 __all__ = [
     "CorruptError",
@@ -67,16 +91,26 @@ __all__ = [
     "ZeroskipError",
     "__version__",
     "arch",
+    "archs",
     "cite",
+    "compare",
     "compare_methods",
     "diff",
+    "gap",
     "load_result",
     "load_trace",
+    "measure",
     "paper",
     "plots",
+    "record",
     "replay",
+    "report",
+    "search",
     "sweep",
     "table",
+    "tables",
+    "timeline",
+    "tune",
     "tuning_cost",
     "validate",
 ]
@@ -88,8 +122,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'simkit' has no attribute '{name}'")
     # first, so that errors of hwmodels and traces are of this package's classes
     import_module("simkit.errors")
-    module = import_module(f"simkit.{_WHERE[name]}")
-    return module if name == "plots" else getattr(module, name)
+    module = import_module(_WHERE[name])
+    if name == "plots":
+        return module
+    value = getattr(module, name)
+    if name in _ROOMS:
+        # `import simkit.report.page as page` looks for `page` on the verb
+        value.__dict__ = import_module(f"simkit.{name}").__dict__
+    return value
 
 
 def __dir__() -> list[str]:
@@ -98,8 +138,8 @@ def __dir__() -> list[str]:
 
 class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
-        # importing the module simkit.replay sets it here, where it would hide the function of that name
-        if not (isinstance(value, ModuleType) and _WHERE.get(name) == name != "plots"):
+        # importing the package simkit.report sets it here, where it would hide the verb of that name
+        if not (isinstance(value, ModuleType) and name in _ROOMS):
             super().__setattr__(name, value)
 
 

@@ -63,9 +63,9 @@ def run_demo(out: Path, progress: bool = True) -> list[Row]:
     _write_json(out / "summary.json", rows)
     _say("figures and report", progress)
     _figures(result, recorded, out / "figures")
-    from .report.page import write_report
+    from .report.page import report
 
-    page = write_report(result, out / "report.html", title=f"{MODEL} tuned on {DATA}, replayed", traces=recorded)
+    page = report(result, out / "report.html", title=f"{MODEL} tuned on {DATA}, replayed", traces=recorded)
     _say(f"done in {time.monotonic() - start:.0f} s; open {page}", progress)
     return rows
 

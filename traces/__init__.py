@@ -5,6 +5,9 @@
 >>> trace = traces.record(model="minilm-l6", adapter="runs/relu-lora", data="vader-movie",
 ...                       limit=256, out="relu-lora.zarr")  # doctest: +SKIP
 >>> trace.sites["layers.0.down"].density()  # doctest: +SKIP
+
+`__all__` is public; so is `traces.tuning`, on which tuning methods of other packages build. Other modules are private
+by convention.
 """
 
 from __future__ import annotations

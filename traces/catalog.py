@@ -13,12 +13,29 @@ KINDS = ("model", "dataset", "tuning")
 def describe(kind: str, name: str) -> dict[str, Any]:
     """Return all that is known of a model, a data set or a tuning, as plain data.
 
+    Parameters
+    ----------
+    kind : {"model", "dataset", "tuning"}
+        What it is.
+    name : str
+        Packaged name; for a tuning also a YAML file, for a model and a data set also a local or hub name.
+
+    Returns
+    -------
+    dict
+        Plain data: what is installed, its source and licence, shapes, equation.
+
     Raises
     ------
     InputError
         If the kind or the name is not known.
     FetchError
         If a packaged model cannot be downloaded.
+
+    Examples
+    --------
+    >>> traces.describe("tuning", "lora")["method"]
+    'lora'
     """
     if kind == "tuning":
         return _tuning(name)

@@ -47,7 +47,7 @@ def methods(
     if stored:
         rows = methods.stored_methods(model)
     else:
-        rows = methods.compare_methods(
+        rows = methods.compare(
             model,
             data,
             tuning,

@@ -191,10 +191,9 @@ def timeline(
     """Draw what PEs or SMs, stalls and DRAM do over time in a layer."""
     import simkit as sk
     from simkit.engine.replay import warn_left_out
-    from simkit.engine.timeline import write_timeline
 
     from .pipeline import parse_changes
 
     loaded, recorded = sk.arch(arch, **parse_changes(change or [])), sk.load_trace(trace)
     warn_left_out(recorded, [loaded], weights, [op] if op else None)
-    typer.echo(write_timeline(recorded, loaded, out, op=op, layer=layer, tokens=tokens, weights=weights))
+    typer.echo(sk.timeline(recorded, loaded, out, op=op, layer=layer, tokens=tokens, weights=weights))

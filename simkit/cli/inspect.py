@@ -143,10 +143,8 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a result."""
     import simkit as sk
-    from simkit.report.page import write_report
 
-    traces = [sk.load_trace(path) for path in trace or []]
-    typer.echo(write_report(sk.load_result(result), out, title=title, traces=traces))
+    typer.echo(sk.report(result, out, title=title, traces=trace or ()))
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False) -> None:

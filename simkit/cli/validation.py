@@ -99,20 +99,20 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Measure kernels and energy on a real device. Raw repeats go into a bundle."""
-    import simkit.measure as measuring
     from simkit.errors import InputError
+    from simkit.measure import import_file
+    from simkit.measure import measure as run
+    from simkit.measure import pending as list_pending
 
     rows: list[dict[str, Any]]
     if pending:
-        rows = [dict(row) for row in measuring.pending()]
+        rows = [dict(row) for row in list_pending()]
     elif campaign == "import" and file is not None:
-        rows = [
-            {str(key): value for key, value in row.items()} for row in measuring.import_file(file).to_dict("records")
-        ]
+        rows = [{str(key): value for key, value in row.items()} for row in import_file(file).to_dict("records")]
     elif campaign is None or campaign == "import":
         raise InputError("say a campaign (simkit measure smoke), 'import FILE', or --pending")
     else:
-        bundle = measuring.run_campaign(campaign, device=device, out=out, budget_s=budget, trace=trace, meter=meter)
+        bundle = run(campaign, device=device, out=out, budget_s=budget, trace=trace, meter=meter)
         rows = [
             {"campaign": campaign, "bundle": str(bundle or ""), "state": "done" if bundle else "unfinished: run again"}
         ]

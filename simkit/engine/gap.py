@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from hwmodels.registry import kernels
 from hwmodels.statistical import statistical_cycles
 
 from ..errors import InputError
+from .inputs import PathLike, as_archs, as_traces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +28,9 @@ def synchronising() -> list[str]:
     return [kernel.waits_in for kernel in kernels().values() if kernel.waits_in]
 
 
-def gap_table(
-    traces: Trace | Sequence[Trace],
-    archs: Iterable[str | Arch] | None = None,
+def gap(
+    traces: Trace | PathLike | Iterable[Trace | PathLike],
+    archs: Arch | PathLike | Iterable[Arch | PathLike] | None = None,
     *,
     ops: Iterable[str] | str = ("down",),
     weights: str = "dense",
@@ -40,10 +41,10 @@ def gap_table(
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
-        What was recorded.
-    archs : iterable of str or Arch, optional
-        Designs; `synchronising` by default.
+    traces : path, Trace, or iterable of them
+        Traces to count.
+    archs : name, path, Arch, or iterable of them, optional
+        Archs to count on; `synchronising` by default.
     ops : str or iterable of str
         Which ops; those without a recorded input mask are left out.
     weights : str
@@ -65,15 +66,20 @@ def gap_table(
     InputError
         If a trace lacks one of the ops, or has no recorded mask for any of them, or a design's kernel declares no
         density baseline.
+
+    Examples
+    --------
+    >>> frame = sk.gap("minilm_relu_small.zarr", "cnvlutin", tokens=64)
+    >>> bool((frame["gap"] >= 1).all())
+    True
     """
     import pandas as pd
 
     from ..results.runs import labels_of_archs, labels_of_traces
-    from .replay import arch as load
     from .workload import check_ops
 
-    many = list(traces) if isinstance(traces, Sequence) else [traces]
-    designs = [load(one) if isinstance(one, str) else one for one in (synchronising() if archs is None else archs)]
+    many = as_traces(traces)
+    designs = as_archs(synchronising() if archs is None else archs)
     names = labels_of_archs(designs)
     rows: list[dict[str, Any]] = []
     for trace, label in zip(many, labels_of_traces(many), strict=True):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +12,12 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-import hwmodels
 from hwmodels import Arch, EnergyTable
 
-from ..errors import InputError
 from ..provenance import environment, key_of
 from ..results.result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result, plain_words
 from ..results.runs import Ops, arch_facts
+from .inputs import PathLike, arch, as_archs, as_table, as_traces, load_trace
 from .keys import kernel_sources
 from .layout import SHAPE, STATIC, Tally
 from .workload import Workload, build_ops, left_out
@@ -49,46 +46,9 @@ FIGURES = OP_COLUMNS[len(SHAPE_COLUMNS) :]
 RUN_KEY = KEY[:4]
 
 
-def load_trace(path: str | os.PathLike[str]) -> Trace:
-    """Open a stored trace (lazily): a local path or any fsspec URL."""
-    import traces
-
-    trace = traces.open_trace(str(path))
-    log.info("trace %s: %s real tokens, %s", trace.name, f"{trace.n_tokens:,}", trace.hash[:16])
-    return trace
-
-
-def arch(name: str | os.PathLike[str], **changes: Any) -> Arch:
-    """Load an arch by name or YAML path; keywords change its fields as `Arch.with_` does.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown, or the YAML has a wrong field, key or unit.
-    """
-    text = str(name)
-    if text.endswith((".yaml", ".yml")):
-        path = Path(text)
-        if not path.is_file():
-            raise InputError(f"no arch file at {path}; 'simkit ls archs' lists the names that ship")
-        loaded = hwmodels.arch_from_yaml(_text_of(path), str(path))
-    else:
-        loaded = hwmodels.load_arch(text)
-    return loaded.with_(**changes) if changes else loaded
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start:,} is not UTF-8; save the file as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"cannot read the arch {path}: {error.strerror}; check the path") from None
-
-
 def replay(
-    traces: Trace | Sequence[Trace],
-    archs: Arch | str | Sequence[Arch | str],
+    traces: Trace | PathLike | Iterable[Trace | PathLike],
+    archs: Arch | PathLike | Iterable[Arch | PathLike],
     *,
     table: str | EnergyTable = DEFAULT_TABLE,
     ops: Ops = None,
@@ -102,12 +62,12 @@ def replay(
 
     Parameters
     ----------
-    traces : Trace or sequence
-        What was recorded.
-    archs : Arch, name, or sequence
-        Where to run it.
+    traces : path, Trace, or iterable of them
+        Traces to replay; paths may be fsspec URLs.
+    archs : name, path, Arch, or iterable of them
+        Archs to replay them on; a path is a YAML file.
     table : str or EnergyTable
-        Prices; counts do not depend on it.
+        Energy table; counts do not depend on it.
     ops : str or iterable of str, optional
         Only these ops (``"down"``); all GEMMs by default.
     weights : str
@@ -128,14 +88,25 @@ def replay(
     Returns
     -------
     Result
-        One run for each trace and arch.
+        One run for each trace and arch: cycles, bytes, latencies in s, energies in pJ.
+
+    Raises
+    ------
+    InputError
+        If a name, an op or the kind of weights is unknown, a two-sided arch gets no weight masks, or there is no trace
+        or no arch.
+    CorruptError
+        If a trace is damaged.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> result.summary().set_index("arch")["speedup"].idxmax()
+    'cnvlutin'
     """
     from tqdm.auto import tqdm
 
-    many_traces = list(traces) if isinstance(traces, Iterable) else [traces]
-    listed = [archs] if isinstance(archs, (str, Arch)) else list(archs)
-    many_archs = [arch(one) if isinstance(one, str) else one for one in listed]
-    prices = hwmodels.load_table(table) if isinstance(table, str) else table
+    many_traces, many_archs, prices = as_traces(traces), as_archs(archs), as_table(table)
     rows = Rows()
     runs: dict[str, Any] = {}
     with tqdm(

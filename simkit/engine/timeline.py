@@ -28,6 +28,7 @@ from hwmodels.registry import kernel_of, params_of, seen_by
 from ..errors import InputError
 from ..files import whole
 from ..results.runs import op_list
+from .inputs import PathLike, as_arch, as_trace
 from .workload import build_ops
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ FIRST = 1
 MOST_SLICES = 1_000_000
 
 
-def write_timeline(
-    trace: Trace,
-    arch: Arch,
+def timeline(
+    trace: Trace | PathLike,
+    arch: Arch | PathLike,
     out: str | os.PathLike[str],
     *,
     op: str | None = None,
@@ -55,12 +56,12 @@ def write_timeline(
 
     Parameters
     ----------
-    trace : Trace
-        Where the masks are.
-    arch : Arch
-        Where it runs.
+    trace : path or Trace
+        Trace with the masks.
+    arch : name, path or Arch
+        Arch to run the op on.
     out : path
-        JSON file.
+        JSON file to write, whole or not at all; ui.perfetto.dev opens it.
     op : str, optional
         The first op of the layer with a recorded mask by default.
     layer : int
@@ -70,15 +71,28 @@ def write_timeline(
     weights : str
         As in `simkit.replay`.
 
+    Returns
+    -------
+    Path
+        The file: Chrome-trace JSON in which 1 us is one cycle.
+
     Raises
     ------
     InputError
         If there is no such op or layer, or the timeline would be too large to look at.
+    StorageError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> sk.timeline("minilm_relu_small.zarr", "cnvlutin", "layer0.json", op="down", tokens=32).name
+    'layer0.json'
     """
     if tokens < 1:
         raise InputError(f"tokens = {tokens}, must be at least 1")
-    drawn = draw(_first_tokens(_find(trace, op, layer, weights), tokens), arch)
-    drawn["otherData"] |= {"trace": trace.name, "trace_hash": trace.hash}
+    opened, loaded = as_trace(trace), as_arch(arch)
+    drawn = draw(_first_tokens(_find(opened, op, layer, weights), tokens), loaded)
+    drawn["otherData"] |= {"trace": opened.name, "trace_hash": opened.hash}
     with whole(out) as partial:
         partial.write_text(json.dumps(drawn, separators=(",", ":")) + "\n", encoding="utf-8")
     return Path(out)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import hwmodels
 from hwmodels import Arch, EnergyTable
 
 from ..results.result import Result
-from .replay import DEFAULT_TABLE, Rows, add_run, arch
+from .inputs import PathLike, as_archs, as_table, as_trace
+from .replay import DEFAULT_TABLE, Rows, add_run
 from .workload import Workload
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ class TuningCost:
         Its operations, sites and shape.
     result : Result
         One run for each arch; a backward op is called after its forward op: ``up.grad_input``, ``up.grad_weight``.
+
+    Examples
+    --------
+    >>> cost = sk.tuning_cost("minilm-l6", "lora", "h100_sxm")  # doctest: +SKIP
+    >>> cost.memory["peak"]  # doctest: +SKIP
     """
 
     step: TrainingStep
@@ -82,14 +87,14 @@ def pass_of(op: str) -> str:
 def tuning_cost(
     model: str = "minilm-l6",
     tuning: str | Path | Tuning = "lora",
-    archs: Arch | str | Sequence[Arch | str] = ("h100_sxm",),
+    archs: Arch | PathLike | Iterable[Arch | PathLike] = ("h100_sxm",),
     *,
     batch: int = 32,
     length: int = 64,
     data: str | None = None,
     task: str | None = None,
     labels: int = 2,
-    masks: Trace | str | None = None,
+    masks: Trace | PathLike | None = None,
     weights: str = "recorded",
     table: str | EnergyTable = DEFAULT_TABLE,
     threads: int | None = None,
@@ -98,11 +103,21 @@ def tuning_cost(
 
     Parameters
     ----------
-    model, tuning, batch, length, data, task, labels
-        As for `traces.tuning_step`; `tuning` may be a finished tuning's folder.
-    archs : Arch, name, or sequence
-        Where to train.
-    masks : Trace or path, optional
+    model : str
+        Packaged, hub or local name.
+    tuning : str, Path or Tuning
+        A ready-made tuning's name, a YAML file, the object, or the folder of a finished tuning.
+    archs : name, path, Arch, or iterable of them
+        Archs to train on.
+    batch, length : int
+        Sequences, and tokens of each (padding included).
+    data : str, optional
+        Training data, for tunings that choose ranks, layers or masks on it.
+    task : str, optional
+        As for `traces.tune`; the model's own by default.
+    labels : int
+        Classes, where no data says how many.
+    masks : path or Trace, optional
         A trace recorded with padding's masks: its middle batch is the step, and the zeros it recorded count in the
         forward pass, in the weight gradient of ``down`` and, behind a ReLU, in the gradients around the activation.
         Everything else is dense.
@@ -116,21 +131,26 @@ def tuning_cost(
     Returns
     -------
     TuningCost
+        Operations of the step, bytes held in memory, and a result with one run for each arch.
 
     Raises
     ------
     InputError
         If a name is not known, or the tuning does not fit the model.
+
+    Examples
+    --------
+    >>> cost = sk.tuning_cost("minilm-l6", "lora", ["h100_sxm", "systolic_32x32"], batch=16)  # doctest: +SKIP
+    >>> cost.result.summary()[["arch", "latency_s", "energy_pj"]]  # doctest: +SKIP
     """
     import traces
 
-    recorded = traces.open_trace(masks) if isinstance(masks, str) else masks
+    recorded = None if masks is None else as_trace(masks)
     step = traces.tuning_step(model, tuning, batch, length, data, task, labels, recorded)
-    listed = [archs] if isinstance(archs, (str, Arch)) else list(archs)
-    prices = hwmodels.load_table(table) if isinstance(table, str) else table
+    listed, prices = as_archs(archs), as_table(table)
     work = Workload(cast("Trace", step), weights=weights)  # a step has of a trace all that is replayed
     rows = Rows()
     runs: dict[str, Any] = {}
     for one in listed:
-        runs.update(add_run(rows, work, arch(one) if isinstance(one, str) else one, prices, threads))
+        runs.update(add_run(rows, work, one, prices, threads))
     return TuningCost(step, Result(rows.frame(), {"runs": runs}))

@@ -15,8 +15,9 @@ from hwmodels import Arch, EnergyTable
 from hwmodels.errors import nearest
 from hwmodels.registry import fitting, kernel_of
 
-from ..engine.replay import arch as load_arch
-from ..engine.replay import load_trace, run_key, warn_left_out
+from ..engine.inputs import arch as load_arch
+from ..engine.inputs import load_trace
+from ..engine.replay import run_key, warn_left_out
 from ..engine.workload import check_ops, weight_mask
 from ..errors import InputError
 from ..provenance import key_of

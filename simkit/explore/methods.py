@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..engine.inputs import as_list
 from ..errors import InputError, VersionError
 from ..files import whole
 
@@ -73,20 +74,20 @@ def methods_folder(model: str, out: str | Path | None = None) -> Path:
     return Path("out/methods") / Path(model).name if out is None else Path(out)
 
 
-def compare_methods(
+def compare(
     model: str = "minilm-l6",
     data: str | None = None,
-    tunings: Sequence[str] | None = None,
+    tunings: str | Sequence[str] | None = None,
     *,
     seeds: int = 3,
-    archs: Sequence[str] = ARCHS,
+    archs: str | Sequence[str] = ARCHS,
     samples: int | None = None,
     test_samples: int | None = None,
     sequences: int = SEQUENCES,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Tune, record and replay every method over several seeds.
+    """Compare tuning methods: tune, record and replay each over several seeds.
 
     Whatever is finished below `out` is taken from there, so a stopped comparison goes on. The seeds are the outer loop:
     stopped early, each method has been run as often as the others.
@@ -97,12 +98,12 @@ def compare_methods(
         Packaged, local or hub name.
     data : str, optional
         Data set; a named set's own by default.
-    tunings : sequence of str, optional
+    tunings : str or sequence of str, optional
         Ready-made tunings or YAML files; a named set's own by default.
     seeds : int
         Runs of each, seeded 0, 1, ...
-    archs : sequence of str
-        Designs to replay on.
+    archs : str or sequence of str
+        Archs to replay on.
     samples : int, optional
         Training rows for every tuning alike, in one epoch; by default the named set's own number, and without one each
         tuning's own training.
@@ -127,6 +128,11 @@ def compare_methods(
     ------
     InputError
         If the model has no named set and `data` or `tunings` is not given, or a number is not positive.
+
+    Examples
+    --------
+    >>> frame = sk.compare("minilm-l6", tunings=["lora", "relu-lora"], seeds=1)  # doctest: +SKIP
+    >>> frame.groupby("tuning")["accuracy"].mean()  # doctest: +SKIP
     """
     import traces
 
@@ -136,7 +142,7 @@ def compare_methods(
         listed = ", ".join(known)
         raise InputError(f"there is no named set for '{model}' (there are: {listed}); give --data and --tuning")
     plan = named or Comparison(model, data or "", ())
-    data, chosen = data or plan.data, list(tunings or plan.tunings)
+    data, chosen = data or plan.data, as_list(tunings or plan.tunings)
     samples = plan.samples if samples is None else samples
     test_samples = plan.test_samples if test_samples is None else test_samples
     if min(seeds, sequences, *(n for n in (samples, test_samples) if n is not None)) < 1:
@@ -146,7 +152,7 @@ def compare_methods(
     recipes = {name: traces.load_tuning(name) for name in chosen}
     _check_names([recipe.name for recipe in recipes.values()])
     plan = replace(plan, data=data, samples=samples, test_samples=test_samples)
-    bench = _Bench(plan, tuple(archs), sequences, methods_folder(model, out), progress)
+    bench = _Bench(plan, tuple(as_list(archs)), sequences, methods_folder(model, out), progress)
     base = bench.base()
     rows: list[Json] = []
     for seed in range(seeds):
@@ -155,6 +161,10 @@ def compare_methods(
                 sys.stderr.write(f"== {name}, seed {seed}\n")
             rows += bench.run(recipes[name], seed, base)
     return pd.DataFrame(rows)
+
+
+# the name that notebooks of earlier versions use
+compare_methods = compare
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -247,7 +257,7 @@ class _Bench:
         return traces.record(self.plan.model, adapter, self.plan.data, self.sequences, path, progress=self.progress)
 
     def _replay(self, trace: Trace) -> dict[str, Json]:
-        from ..engine.replay import arch as load_arch
+        from ..engine.inputs import arch as load_arch
         from .sweep import sweep
 
         result = sweep([trace], self.archs, weights=WEIGHTS, out=self.out / "runs", progress=False, processes=0)
@@ -272,7 +282,7 @@ def aggregate(rows: pd.DataFrame) -> list[Json]:
     Parameters
     ----------
     rows : DataFrame
-        As `compare_methods` returns it.
+        As `compare` returns it.
 
     Returns
     -------

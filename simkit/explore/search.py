@@ -7,6 +7,7 @@ processes, on any number of machines, may work on one study.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -19,15 +20,17 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from hwmodels.errors import nearest
+from traces.fetch import cache_folder
 
 from ..engine.keys import kernel_sources
 from ..errors import InputError, UnavailableError
+from ..files import whole
 from ..provenance import key_of
 from ..results.columns import maximised, view
 from .expression import Expression
 from .grid import Group, Plan, Point, plain_value, plan_of
 from .parts import Parts
-from .spec import SweepSpec
+from .spec import SweepSpec, as_spec
 from .sweep import points, write_points
 from .worker import Worker, job_of
 
@@ -209,6 +212,66 @@ class Objective:
             arch = self.plan.arch(point)
             row["area_mm2"] = float(self.area.value(lambda name: plain_value(arch, name)))
         return row
+
+
+def search(
+    spec: SearchSpec | Mapping[str, Any] | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    trials: int | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    progress: bool = True,
+) -> Found:
+    """Search a design space for its Pareto front with Optuna; called again, it goes on.
+
+    Parameters
+    ----------
+    spec : path, mapping or SearchSpec
+        Space and objectives: a YAML file, or what one holds.
+    out : path, optional
+        Folder for the study and its points; one in the user's cache by default, the same for the same spec.
+    trials : int, optional
+        Finished trials to reach, those of earlier calls among them; the spec's by default.
+    workers : int
+        Processes on this machine.
+    storage : str, optional
+        Database URL, which other machines may share; sqlite in the folder by default.
+    progress : bool
+        Show a bar on stderr.
+
+    Returns
+    -------
+    Found
+        ``table`` has one row for each finished trial, with the swept fields, the figures, and ``front``: whether no
+        other trial beats it.
+
+    Raises
+    ------
+    InputError
+        If the spec is wrong, the study in the database is of another spec, or an objective cannot be judged.
+    UnavailableError
+        If Optuna is not installed, or the database cannot be opened.
+
+    Examples
+    --------
+    >>> spec = {"traces": "minilm_relu_small.zarr", "archs": "cnvlutin", "ops": ["down"],
+    ...         "fields": {"lanes": [8, 16]}, "objectives": ["cycles", "energy"]}
+    >>> found = sk.search(spec, "search", trials=3, progress=False)
+    >>> bool(found.table["front"].any())
+    True
+    """
+    loaded = as_spec(spec, SearchSpec)
+    folder = Path(out) if out is not None else cache_folder() / "searches" / key_of(loaded.model_dump())
+    path = Path(spec) if isinstance(spec, (str, os.PathLike)) else None
+    if workers > 1 and path is None:
+        # other processes read the spec from a file; JSON is YAML
+        path = folder / "spec.yaml"
+        with whole(path) as partial:
+            partial.write_text(loaded.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return run_search(
+        loaded, folder, trials=trials, workers=workers, storage=storage, progress=progress, spec_path=path
+    )
 
 
 def run_search(

@@ -24,9 +24,10 @@ refused. A trace path that exists is itself, brackets and all; ``~`` is the home
 from __future__ import annotations
 
 import glob
+import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -328,3 +329,30 @@ def load_spec(path: str | Path, model: type[Any] = SweepSpec) -> Any:
         raise InputError(f"cannot read the spec {where}: {getattr(error, 'strerror', error)}; {remedy}") from None
     spec: BaseModel = from_yaml(model, text, str(where))
     return spec
+
+
+def as_spec(given: Any, model: type[Any] = SweepSpec) -> Any:
+    """Read a spec from a file, or check one that is given as a mapping or as the object itself.
+
+    Raises
+    ------
+    InputError
+        As `load_spec`; a mapping is called ``spec`` there.
+    """
+    if isinstance(given, model):
+        return given
+    if isinstance(given, Mapping):
+        # JSON is YAML: the file's own checks and messages
+        return from_yaml(model, json.dumps(dict(given), default=_written), "spec")
+    if isinstance(given, (str, os.PathLike)):
+        return load_spec(os.fspath(given), model)
+    raise InputError(f"{type(given).__name__} is not a spec; give a YAML file's path, or a mapping of what it holds")
+
+
+def _written(value: Any) -> Any:
+    """Write what JSON lacks as a YAML file would have it: paths, NumPy's numbers and arrays."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise InputError(f"a spec cannot hold a {type(value).__name__} ({value!r}); give names, paths and plain values")

@@ -17,6 +17,7 @@ import pandas as pd
 from hwmodels import Arch, EnergyTable
 from traces.fetch import cache_folder
 
+from ..engine.inputs import PathLike, as_archs, as_list, as_traces
 from ..engine.replay import DEFAULT_TABLE, DELAY_S, Rows
 from ..errors import InputError
 from ..files import whole
@@ -42,14 +43,15 @@ IN_PROCESS = 64
 
 
 def sweep(
-    traces: Sequence[Trace | str | os.PathLike[str]],
-    archs: Sequence[Arch | str],
+    traces: Trace | PathLike | Iterable[Trace | PathLike],
+    archs: Arch | PathLike | Iterable[Arch | PathLike],
     *,
     table: str | EnergyTable | Sequence[str | EnergyTable] = DEFAULT_TABLE,
     ops: Ops = None,
     weights: str | Sequence[str] = "recorded",
-    fields: Mapping[str, Sequence[Any]] | None = None,
-    constraints: Sequence[str] = (),
+    fields: Mapping[str, Any] | None = None,
+    together: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+    constraints: str | Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
     processes: int | None = None,
@@ -59,18 +61,23 @@ def sweep(
 
     Parameters
     ----------
-    traces, archs : sequence
-        What to cross; traces may be paths.
+    traces : path, Trace, or iterable of them
+        Traces to replay.
+    archs : name, path, Arch, or iterable of them
+        Archs to vary; a path is a YAML file.
     table : str, EnergyTable or sequence
-        Prices; several are one more axis.
+        Energy table; several are one more axis.
     ops : str or iterable of str, optional
         Only these ops.
     weights : str or sequence of str
         As in `simkit.replay`; several are one more axis.
-    fields : mapping of str to sequence, optional
+    fields : mapping of str to a value, a sequence of values or a range, optional
         Values of arch fields, crossed: ``{"lanes": [8, 16], "memory.bandwidth": ["25 GB/s", "100 GB/s"]}``; a list, one
         value, or a range ``{"from": 4, "to": 64, "points": 5, "scale": "log"}``.
-    constraints : sequence of str
+    together : mapping or sequence of mappings, optional
+        Sets of fields that change at once, crossed with the rest:
+        ``[{"lanes": 8, "filters": 8}, {"lanes": 16, "filters": 16}]``.
+    constraints : str or sequence of str
         Expressions that a point must fulfil, such as ``"lanes * tiles <= 256"``; see `simkit.explore.expression`.
     out : path, optional
         Folder for the parts, Parquet files named by content key; the user's cache by default.
@@ -86,6 +93,7 @@ def sweep(
     -------
     Result
         All points that could be replayed, in the order of the grid; ``meta["failed"]`` tells the others, with reasons.
+        Swept fields are columns of `Result.summary`, `Result.ops` and `Result.pivot`: plain numbers in base units.
 
     Raises
     ------
@@ -93,15 +101,24 @@ def sweep(
         On unknown names or fields, an empty grid, or a value that does not fit its field.
     UnavailableError
         If the scheduler cannot be reached.
+
+    Examples
+    --------
+    >>> result = sk.sweep("minilm_relu_small.zarr", "cnvlutin", ops="down", fields={"lanes": [8, 16]}, progress=False)
+    >>> result.summary()["lanes"].tolist()
+    [8, 16]
+    >>> result.pivot("lanes", "trace", "cycles").shape
+    (2, 1)
     """
     plan = make_plan(
-        list(traces),
-        [(one, {}) for one in archs],
+        as_traces(traces),
+        [(one, {}) for one in as_archs(archs)],
         tables=[table] if isinstance(table, (str, EnergyTable)) else list(table),
         ops=ops,
-        weights=[weights] if isinstance(weights, str) else list(weights),
+        weights=as_list(weights),
         fields=fields,
-        constraints=constraints,
+        together=[together] if isinstance(together, Mapping) else together,
+        constraints=as_list(constraints),
     )
     folder = Path(out) if out is not None else cache_folder() / "runs"
     done = run_plan(plan, folder, progress=progress, processes=processes, scheduler=scheduler)

@@ -18,8 +18,9 @@ from typing import Any
 
 from hwmodels import Arch, EnergyTable
 
+from ..engine.inputs import load_trace
 from ..engine.keys import kernel_sources
-from ..engine.replay import Rows, add_run, load_trace
+from ..engine.replay import Rows, add_run
 from ..engine.workload import Workload
 from ..errors import CorruptError, InputError
 from ..provenance import key_of

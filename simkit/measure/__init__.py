@@ -4,8 +4,8 @@ Nothing here imports torch, Triton or NVML until it is needed, so a machine with
 """
 
 from .bundle import bundle_path, read_bundle, write_bundle
-from .campaigns import pending, run_campaign
+from .campaigns import measure, pending
 from .formats import import_file
 from .points import CAMPAIGNS
 
-__all__ = ["CAMPAIGNS", "bundle_path", "import_file", "pending", "read_bundle", "run_campaign", "write_bundle"]
+__all__ = ["CAMPAIGNS", "bundle_path", "import_file", "measure", "pending", "read_bundle", "write_bundle"]

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -46,28 +47,28 @@ def pending(folder: Path | None = None) -> list[dict[str, str]]:
     ]
 
 
-def run_campaign(
-    name: str,
+def measure(
+    campaign: str,
     *,
     device: str | None = None,
     out: str | Path | None = None,
     budget_s: float | None = None,
-    trace: str | None = None,
+    trace: str | os.PathLike[str] | None = None,
     meter: str = "nvml",
 ) -> Path | None:
-    """Measure what is left of a campaign within its budget.
+    """Measure what is left of a campaign on a device within its budget.
 
     Parameters
     ----------
-    name : str
-        One of `CAMPAIGNS`.
+    campaign : {"smoke", "calibrate", "sparse", "energy", "record"}
+        What to measure.
     device : str, optional
         ``cpu``, or the arch of the GPU at hand; found by its name where left out.
     out : str or Path, optional
         Folder for bundles; the package's own by default.
     budget_s : float, optional
         Seconds of measuring; each campaign has its own.
-    trace : str, optional
+    trace : path, optional
         Recorded trace whose masks join the Bernoulli ones in ``sparse``.
     meter : str
         What reads a GPU's energy: ``nvml``, ``zeus``, or one of the entry-point group ``simkit.meters``.
@@ -83,32 +84,38 @@ def run_campaign(
         If the campaign or device is unknown, or the device is not the one at hand.
     UnavailableError
         If there is no such device here.
+
+    Examples
+    --------
+    >>> sk.measure("smoke", device="cpu", out="bundles")  # doctest: +SKIP
+    PosixPath('bundles/cpu/smoke.parquet')
     """
-    if name not in CAMPAIGNS:
-        raise InputError(f"unknown campaign '{name}'" + nearest(name, CAMPAIGNS))
+    if campaign not in CAMPAIGNS:
+        raise InputError(f"unknown campaign '{campaign}'" + nearest(campaign, CAMPAIGNS))
     folder = Path(out) if out is not None else None
-    budget = BUDGET_S[name] if budget_s is None else float(budget_s)
+    budget = BUDGET_S[campaign] if budget_s is None else float(budget_s)
     if device == "cpu":
         from .cpu_campaigns import cpu_campaign
 
-        campaign = cpu_campaign(name, budget)
+        plan = cpu_campaign(campaign, budget)
         where = "cpu"
     else:
         from .gpu_campaigns import gpu_campaign, gpu_here
 
         where = gpu_here(device)
-        campaign = gpu_campaign(name, where, trace, meter)
-    path = bundle_path(where, name, folder)
-    done = _go(campaign, Journal(path), budget, name)
+        plan = gpu_campaign(campaign, where, None if trace is None else str(trace), meter)
+    path = bundle_path(where, campaign, folder)
+    done = _go(plan, Journal(path), budget, campaign)
     if done is None:
         return None
     flawed = [str(row["flaw"]) for row in done if row["flaw"]]
     if flawed:
         print(  # noqa: T201
-            f"{name}: {len(flawed)} of {len(done)} points are marked and left out of fits; first because: {flawed[0]}",
+            f"{campaign}: {len(flawed)} of {len(done)} points are marked and left out of fits; "
+            f"first because: {flawed[0]}",
             file=sys.stderr,
         )
-    bundle = write_bundle(path, done, {**environment(), **campaign.facts, "campaign": name, "device": where})
+    bundle = write_bundle(path, done, {**environment(), **plan.facts, "campaign": campaign, "device": where})
     Journal(path).path.unlink(missing_ok=True)
     return bundle
 

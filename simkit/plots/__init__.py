@@ -1,4 +1,8 @@
-"""Figures: ``f(result, ax=None) -> Axes``, never shown, never saved by the function itself."""
+"""Figures: ``f(result, ax=None) -> Axes``, never shown, never saved by the function itself.
+
+A figure takes what it is drawn from as a path, an object, or a list of them. `__all__` is public; modules below are
+private by convention.
+"""
 
 from .agreement import predicted_measured
 from .density import density_by_layer, density_map

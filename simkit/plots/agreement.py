@@ -33,10 +33,10 @@ def predicted_measured(
 
     Parameters
     ----------
-    table : DataFrame
+    table : path, DataFrame, or list of them
         One row a comparison.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     predicted, measured : str
         Columns, positive, in one unit.
     group : str, optional
@@ -55,6 +55,12 @@ def predicted_measured(
     ------
     InputError
         If a column is missing, or no row has two positive figures.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"predicted": [1.0, 2.1, 3.9], "measured": [1.1, 2.0, 4.0]})
+    >>> ax = sk.plots.predicted_measured(table, unit="s")
+    >>> ax.figure.savefig("figure.png")
     """
     require(table, [predicted, measured, *([group] if group else [])], "the table of comparisons")
     rows = table[(table[predicted] > 0) & (table[measured] > 0)]

@@ -142,8 +142,9 @@ def _keywords(name: str, drawer: Drawer, ops: Sequence[str] | None, options: Map
 
 
 def _load(name: str, source: Source, inputs: Sequence[str]) -> tuple[Any, list[str]]:
-    from ..engine.replay import load_trace
-    from ..results.result import concat, load_result
+    from ..engine.inputs import as_traces
+    from ..results.result import as_result
+    from .inputs import is_table, load_frames
 
     if source == "nothing":
         if inputs:
@@ -154,46 +155,13 @@ def _load(name: str, source: Source, inputs: Sequence[str]) -> tuple[Any, list[s
     if source == "measured":
         return list(inputs), list(inputs)
     if source == "traces":
-        loaded = [load_trace(path) for path in inputs]
+        loaded = as_traces(list(inputs))
         return loaded, [trace.hash for trace in loaded]
-    if source == "table" or (source == "points" and all(map(_is_table, inputs))):
-        table = _load_table(inputs)
+    if source == "table" or (source == "points" and all(map(is_table, inputs))):
+        table = load_frames(inputs)
         return table, sorted(set(table["run"].astype(str))) if "run" in table else []
-    result = concat(load_result(path) for path in inputs)
+    result = as_result(list(inputs))
     return result, sorted(result.meta["runs"])
-
-
-def _is_table(path: str) -> bool:
-    """Whether a file is a plain table, not a result."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.endswith(".parquet") or not Path(path).is_file():
-        return path.endswith(".csv")
-    try:
-        return b"zeroskip" not in (pq.read_metadata(path).metadata or {})
-    except (pa.ArrowInvalid, OSError):
-        return False
-
-
-def _load_table(inputs: Sequence[str]) -> Any:
-    import pandas as pd
-    import pyarrow as pa
-
-    from ..errors import CorruptError
-
-    frames = []
-    for name in inputs:
-        path = Path(name)
-        if not path.is_file() or path.suffix not in (".csv", ".parquet"):
-            raise InputError(f"no table at {path}; this figure is drawn from a CSV or Parquet file")
-        try:
-            frames.append(pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path))
-        except (pa.ArrowInvalid, OSError, ValueError) as error:
-            raise CorruptError(
-                f"{path} cannot be read as a table ({str(error).splitlines()[0]}); make it again"
-            ) from None
-    return pd.concat(frames, ignore_index=True)
 
 
 def save(ax: Axes, out: Path, keywords: Sequence[str] = ()) -> Path:

@@ -61,10 +61,10 @@ def density_by_layer(traces: Trace | Sequence[Trace], ax: Axes | None = None, *,
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
+    traces : path, Trace, or iterable of them
         One line each.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
         Whose input; the down-projection by default.
 
@@ -77,6 +77,11 @@ def density_by_layer(traces: Trace | Sequence[Trace], ax: Axes | None = None, *,
     ------
     InputError
         If a trace has no such site.
+
+    Examples
+    --------
+    >>> ax = sk.plots.density_by_layer("minilm_relu_small.zarr")
+    >>> ax.figure.savefig("figure.png")
     """
     many = list(traces) if isinstance(traces, Sequence) else [traces]
     lines = [(label, sites_of(trace, op)) for label, trace in zip(labels_of_traces(many), many, strict=True)]
@@ -103,12 +108,12 @@ def density_map(trace: Trace | Sequence[Trace], ax: Axes | None = None, *, op: s
 
     Parameters
     ----------
-    trace : Trace or sequence of one Trace
-        Whose masks.
+    trace : path or Trace, or a list of one
+        Trace to plot.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
-        Whose input.
+        Op whose input is plotted.
     bins : int
         Positions are gathered into at most this many columns.
 
@@ -121,6 +126,11 @@ def density_map(trace: Trace | Sequence[Trace], ax: Axes | None = None, *, op: s
     ------
     InputError
         If more than one trace is given, or the trace has no such site.
+
+    Examples
+    --------
+    >>> ax = sk.plots.density_map("minilm_relu_small.zarr", bins=16)
+    >>> ax.figure.savefig("figure.png")
     """
     from matplotlib.colors import LogNorm
 

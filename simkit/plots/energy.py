@@ -10,7 +10,7 @@ import pandas as pd
 from ..errors import InputError
 from ..results.columns import COLUMNS
 from ..results.runs import Ops
-from ..results.tables import number
+from ..results.typeset import number
 from .style import AS_IS, axes, bar_style, legend_above, points, styled
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def energy_breakdown(
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     relative_to : str, optional
         An arch: its energy for the first tuning is 1.
     ops : str or iterable of str, optional
@@ -56,6 +56,12 @@ def energy_breakdown(
     ------
     InputError
         If `relative_to` is not in the result, or the ops are not.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> ax = sk.plots.energy_breakdown(result, relative_to="systolic_32x32")
+    >>> ax.figure.savefig("figure.png")
     """
     stack, ends = per_token(result, ops)
     label, factor = COLUMNS["energy_per_token_pj"].axis(stack.sum(axis=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..engine.gap import IID, TRACE, gap_table
+from ..engine.gap import IID, TRACE, gap
 from .style import axes, legend_above, mark, name_ticks, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ def synchronisation_gap(data: Any, ax: Axes | None = None, *, ops: Iterable[str]
 
     Parameters
     ----------
-    data : DataFrame, Trace or sequence of Trace
-        What `gap_table` returned, or what to make it from.
+    data : path, Trace, DataFrame, or list of them
+        What `gap` returned, or what to make it from.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     ops : str or iterable of str
         Which ops, where traces are given.
 
@@ -30,10 +30,21 @@ def synchronisation_gap(data: Any, ax: Axes | None = None, *, ops: Iterable[str]
     Axes
         One cluster for each design, its layers from left to right; filled markers are recorded masks, hollow ones
         i.i.d. masks of the same density. At 1 a density would have been enough.
+
+    Raises
+    ------
+    InputError
+        If a trace has no recorded mask for any of the ops.
+
+    Examples
+    --------
+    >>> frame = sk.gap("minilm_relu_small.zarr", ["cnvlutin", "eie"], tokens=64)
+    >>> ax = sk.plots.synchronisation_gap(frame)
+    >>> ax.figure.savefig("figure.png")
     """
     import pandas as pd
 
-    frame = data if isinstance(data, pd.DataFrame) else gap_table(data, ops=ops)
+    frame = data if isinstance(data, pd.DataFrame) else gap(data, ops=ops)
     ax = axes(ax)
     designs, tunings = list(dict.fromkeys(frame["arch"])), list(dict.fromkeys(frame["tuning"]))
     layers = sorted(frame["layer"].unique())

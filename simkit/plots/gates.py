@@ -33,7 +33,7 @@ def energy_from_gates(
     results : dict, optional
         From `simkit.validation.rtl.results.collect`; the committed ones by default.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     designs : tuple of str
         Names of gate-level designs.
 

@@ -44,7 +44,7 @@ def error_bands(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     inputs : sequence of str
         One file named ``gemm_...``, or one device with a stored bundle.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     """
     name = _only(inputs, "a file named gemm_*, or a device with a stored bundle")
     rows = validate_bundle(name) if _is_device(name) else validate_gemms([_file(name, "gemm")], by_model=False)
@@ -59,7 +59,7 @@ def predicted(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     inputs : sequence of str
         One file named ``gemm_...``, or one device with a stored bundle.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     """
     name = _only(inputs, "a file named gemm_*, or a device with a stored bundle")
     table = bundle_predictions(name) if _is_device(name) else predictions(_file(name, "gemm"))
@@ -74,7 +74,7 @@ def speedup_measured(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     inputs : sequence of str
         One file named ``sparse_mlp_...``.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     """
     table = curve(_file(_only(inputs, "a file named sparse_mlp_*"), "sparse_mlp"))
     names = ("measured", "calibrated", "naive_roofline")
@@ -89,7 +89,7 @@ def joules_density(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     inputs : sequence of str
         One GPU's arch.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     """
     name = _only(inputs, f"one of {', '.join(gpus())}")
     table = joules_curve(name, *WIDTHS, DENSITIES)

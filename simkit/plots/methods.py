@@ -20,10 +20,10 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
 
     Parameters
     ----------
-    table : DataFrame
+    table : path, DataFrame, or list of them
         `simkit.explore.methods.flat`: one row for each tuning and arch.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     arch : str, optional
         Design whose energy is the x axis; density by default.
 
@@ -36,6 +36,13 @@ def methods_front(table: pd.DataFrame, ax: Axes | None = None, *, arch: str | No
     ------
     InputError
         If a column or the arch is not in the table, or a tuning is there twice.
+
+    Examples
+    --------
+    >>> from simkit.explore.methods import aggregate, flat, stored_methods
+    >>> table = flat(aggregate(stored_methods("minilm-l6")))
+    >>> ax = sk.plots.methods_front(table)
+    >>> ax.figure.savefig("figure.png")
     """
     x = "density" if arch is None else "energy_per_token_pj"
     require(table, ["tuning", "arch", "accuracy", "accuracy_se", x], "a comparison of methods")

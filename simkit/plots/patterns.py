@@ -44,12 +44,12 @@ def union_density(
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
+    traces : path, Trace, or iterable of them
         One line each, over all layers.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
-        Whose input.
+        Op whose input is plotted.
     batches : sequence of int
         Tokens joined; those above a trace's tokens are left out.
 
@@ -62,6 +62,11 @@ def union_density(
     ------
     InputError
         If a trace has no such site.
+
+    Examples
+    --------
+    >>> ax = sk.plots.union_density("minilm_relu_small.zarr")
+    >>> ax.figure.savefig("figure.png")
     """
     from traces.transform.statistics import neuron_counts
     from traces.transform.statistics import union_density as union_of
@@ -96,12 +101,12 @@ def tile_density(
 
     Parameters
     ----------
-    trace : Trace or sequence of one Trace
+    trace : path or Trace, or a list of one
         Whose masks, all layers.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
-        Whose input.
+        Op whose input is plotted.
     rows, columns : sequence of int
         Tokens and neurons (multiples of 64) of a tile; those above the mask's are left out.
 
@@ -114,6 +119,11 @@ def tile_density(
     ------
     InputError
         If more than one trace is given, or it has no such site.
+
+    Examples
+    --------
+    >>> ax = sk.plots.tile_density("minilm_relu_small.zarr")
+    >>> ax.figure.savefig("figure.png")
     """
     from traces.transform.statistics import tile_density as tiles_of
 
@@ -148,12 +158,12 @@ def coactivation(
 
     Parameters
     ----------
-    trace : Trace or sequence of one Trace
-        Whose masks.
+    trace : path or Trace, or a list of one
+        Trace to plot.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
-        Whose input.
+        Op whose input is plotted.
     layer : int, optional
         Which layer; the middle one by default.
     neurons : int
@@ -168,6 +178,11 @@ def coactivation(
     ------
     InputError
         If more than one trace is given, or it has no such site or layer.
+
+    Examples
+    --------
+    >>> ax = sk.plots.coactivation("minilm_relu_small.zarr", layer=2)
+    >>> ax.figure.savefig("figure.png")
     """
     from traces.transform import statistics
 
@@ -207,12 +222,12 @@ def hot_neurons(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> 
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
+    traces : path, Trace, or iterable of them
         One line each: neurons of all layers, each layer sorted by how often a neuron is non-zero, layers averaged.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
-        Whose input.
+        Op whose input is plotted.
 
     Returns
     -------
@@ -223,6 +238,11 @@ def hot_neurons(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> 
     ------
     InputError
         If a trace has no such site.
+
+    Examples
+    --------
+    >>> ax = sk.plots.hot_neurons("minilm_relu_small.zarr")
+    >>> ax.figure.savefig("figure.png")
     """
     from traces.transform.statistics import neuron_counts
 
@@ -254,12 +274,12 @@ def zero_runs(traces: Traces, ax: Axes | None = None, *, op: str = "down", longe
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
+    traces : path, Trace, or iterable of them
         One line each, over all layers.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
-        Whose input.
+        Op whose input is plotted.
     longest : int
         Where the axis ends.
 
@@ -272,6 +292,11 @@ def zero_runs(traces: Traces, ax: Axes | None = None, *, op: str = "down", longe
     ------
     InputError
         If a trace has no such site, or no zero.
+
+    Examples
+    --------
+    >>> ax = sk.plots.zero_runs("minilm_relu_small.zarr")
+    >>> ax.figure.savefig("figure.png")
     """
     from traces.transform.statistics import zero_runs as runs_of
 
@@ -310,12 +335,12 @@ def token_overlap(traces: Traces, ax: Axes | None = None, *, op: str = "down") -
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
+    traces : path, Trace, or iterable of them
         One line each.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
-        Whose input.
+        Op whose input is plotted.
 
     Returns
     -------
@@ -326,6 +351,11 @@ def token_overlap(traces: Traces, ax: Axes | None = None, *, op: str = "down") -
     ------
     InputError
         If a trace has no such site, or a single token.
+
+    Examples
+    --------
+    >>> ax = sk.plots.token_overlap("minilm_relu_small.zarr")
+    >>> ax.figure.savefig("figure.png")
     """
     from traces.transform.statistics import neuron_counts, temporal_overlap
 
@@ -347,12 +377,12 @@ def entropy(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> Axes
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
+    traces : path, Trace, or iterable of them
         One line each.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     op : str
-        Whose input.
+        Op whose input is plotted.
 
     Returns
     -------
@@ -363,6 +393,11 @@ def entropy(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> Axes
     ------
     InputError
         If a trace has no such site.
+
+    Examples
+    --------
+    >>> ax = sk.plots.entropy("minilm_relu_small.zarr")
+    >>> ax.figure.savefig("figure.png")
     """
     from traces.transform.statistics import entropy_bits
 

@@ -29,10 +29,10 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays; layers of one op are drawn as one marker.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     ops : str or iterable of str, optional
         Only these ops.
     archs : sequence of Arch, optional
@@ -48,6 +48,12 @@ def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: 
     ------
     InputError
         If an arch is not known here, or the result has none of the ops.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> ax = sk.plots.roofline(result)
+    >>> ax.figure.savefig("figure.png")
     """
     sums = op_points(result, ops)
     if sums.empty:

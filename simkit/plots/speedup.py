@@ -32,10 +32,10 @@ def speedup_bars(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> 
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     ops : str or iterable of str, optional
         Only these ops.
 
@@ -48,6 +48,12 @@ def speedup_bars(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> 
     ------
     InputError
         If the result is empty or has none of the ops.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> ax = sk.plots.speedup_bars(result)
+    >>> ax.figure.savefig("figure.png")
     """
     ax = axes(ax)
     table = result.summary(ops)
@@ -72,10 +78,10 @@ def speedup_density(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     ops : str or iterable of str, optional
         Only these ops; by default those with a recorded mask (density below 1).
 
@@ -88,6 +94,12 @@ def speedup_density(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     ------
     InputError
         If the result has none of the ops.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> ax = sk.plots.speedup_density(result)
+    >>> ax.figure.savefig("figure.png")
     """
     ax = axes(ax, 0.75)
     table = result.op_table(ops)
@@ -118,10 +130,10 @@ def stall_breakdown(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     ops : str or iterable of str, optional
         Only these ops.
 
@@ -134,6 +146,12 @@ def stall_breakdown(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     ------
     InputError
         If the result has none of the ops.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> ax = sk.plots.stall_breakdown(result)
+    >>> ax.figure.savefig("figure.png")
     """
     shares = stall_shares(result, ops)
     ax = axes(ax, rows_aspect(shares))
@@ -192,10 +210,10 @@ def utilisation_map(result: Result, ax: Axes | None = None, *, arch: str | None 
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays on designs whose kernel counts its units.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     arch : str, optional
         Which design; the first that counts its units by default.
 
@@ -208,6 +226,12 @@ def utilisation_map(result: Result, ax: Axes | None = None, *, arch: str | None 
     ------
     InputError
         If no run has busy counts by unit.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> ax = sk.plots.utilisation_map(result, arch="cnvlutin")
+    >>> ax.figure.savefig("figure.png")
     """
     labels, metas = result.labels(), result.meta["runs"]
     counted = {run: label for run, label in labels["arch"].items() if metas[run].get("unit_busy")}

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
+from inspect import signature
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ..errors import InputError
-from ..results.tables import number
+from ..results.typeset import number
+from .inputs import open_input
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,6 +114,13 @@ def paper(kind: str = "ieee") -> Iterator[None]:
     ------
     InputError
         If the venue is unknown.
+
+    Examples
+    --------
+    >>> with sk.paper("ieee"):
+    ...     ax = sk.plots.density_by_layer("minilm_relu_small.zarr")
+    >>> float(ax.figure.get_figwidth())
+    3.5
     """
     from hwmodels.errors import nearest
 
@@ -133,11 +142,19 @@ def mark(index: int) -> dict[str, Any]:
     }
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Make a figure function draw in the suite's style, or in `paper`'s where one is open."""
+def styled(draw: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Make a figure function draw in the suite's style, or in `paper`'s where one is open.
+
+    What it is drawn from, its first argument, may be a path, an object or a list: see `simkit.plots.inputs`.
+    """
+    name = next(iter(signature(draw).parameters))
 
     @wraps(draw)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+    def inside(*args: Any, **kwargs: Any) -> R:
+        if args:
+            args = (open_input(name, args[0]), *args[1:])
+        elif name in kwargs:
+            kwargs[name] = open_input(name, kwargs[name])
         with _settings():
             return draw(*args, **kwargs)
 

@@ -27,10 +27,10 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays of traces whose tuning was measured.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     ops : str or iterable of str, optional
         Only these ops.
 
@@ -43,6 +43,12 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     ------
     InputError
         If no trace in the result has a measured accuracy.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> ax = sk.plots.accuracy_energy(result)
+    >>> ax.figure.savefig("figure.png")
     """
     table = result.summary(ops, measured=True)
     if "accuracy" not in table or table["accuracy"].isna().all():
@@ -87,10 +93,10 @@ def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_se
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays of traces whose tuning was measured; one marker for each trace.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     cost : str
         A measurement of the tuning: ``train_seconds``, ``trainable_parameters``, ``backward_macs`` ...
     gain : str
@@ -105,6 +111,12 @@ def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_se
     ------
     InputError
         If no trace in the result has both measurements.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", ["cnvlutin", "systolic_32x32"], ops="down")
+    >>> ax = sk.plots.tuning_cost(result, cost="trainable_parameters")
+    >>> ax.figure.savefig("figure.png")
     """
     runs = {run: result.meta["runs"][run] for run in result.labels().index}
     table = measured(runs)
@@ -149,10 +161,10 @@ def pareto(
 
     Parameters
     ----------
-    points_of : Result or DataFrame
+    points_of : path, Result, DataFrame, or list of them
         A result's summary (with its tunings' measurements), or any table with one row a point.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     x, y : str
         Columns; both are minimised but for those in `maximise`.
     maximise : sequence of str, optional
@@ -171,6 +183,12 @@ def pareto(
     ------
     InputError
         If a column is missing, or no point has both figures.
+
+    Examples
+    --------
+    >>> result = sk.sweep("minilm_relu_small.zarr", "cnvlutin", ops="down", fields={"lanes": [8, 16]}, progress=False)
+    >>> ax = sk.plots.pareto(result, x="latency_s")
+    >>> ax.figure.savefig("figure.png")
     """
     if isinstance(points_of, pd.DataFrame):
         table = points_of

@@ -34,7 +34,7 @@ def error_by_band(rows: list[dict[str, Any]], set_name: str, ax: Axes | None = N
     set_name : str
         Which set.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def curve_against_density(
     curves : dict of str to float64[points]
         Name -> values; ``"measured"`` is drawn as points, the others as lines.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     quantity : str
         Label of the y axis.
 
@@ -122,7 +122,7 @@ def predicted_against_measured(predicted: Floats, measured: Floats, ax: Axes | N
     predicted, measured : float64[rows]
         In one unit.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into; a new figure by default.
     unit : str
         For the labels.
 

@@ -6,18 +6,19 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..engine.inputs import PathLike, as_traces
 from ..errors import InputError
 from ..files import whole
 from ..results.citations import cite
 from ..results.columns import view
-from ..results.result import Result
+from ..results.result import Given, Result, as_result
 from ..results.tables import table
 from .charts import MAX_ROWS, chart_data, charts, sparse_ops
 from .facts import arch_rows, run_facts, trace_rows, validation_rows
@@ -26,20 +27,24 @@ if TYPE_CHECKING:
     from traces import Trace
 
 
-def write_report(
-    result: Result, out: str | os.PathLike[str], *, title: str = "Replay report", traces: Sequence[Trace] = ()
+def report(
+    result: Given,
+    out: str | os.PathLike[str] = "report.html",
+    *,
+    title: str = "Replay report",
+    traces: Trace | PathLike | Iterable[Trace | PathLike] = (),
 ) -> Path:
-    """Write the page.
+    """Write one self-contained HTML page about a result.
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays.
     out : path
         HTML file; written whole or not at all.
     title : str
         Heading.
-    traces : sequence of Trace, optional
+    traces : path, Trace, or iterable of them, optional
         Adds the map of density over layers and token positions.
 
     Returns
@@ -53,10 +58,17 @@ def write_report(
         If the result is empty.
     StorageError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", "cnvlutin", ops="down")
+    >>> sk.report(result, "page.html", title="One design").name  # doctest: +SKIP
+    'page.html'
     """
-    if result.frame.empty:
+    opened = as_result(result)
+    if opened.frame.empty:
         raise InputError("the result has no rows; replay at least one trace on one arch")
-    page = render(result, title, traces)
+    page = render(opened, title, [] if traces == () else as_traces(traces))
     with whole(out) as partial:
         partial.write_text(page, encoding="utf-8")
     return Path(out)

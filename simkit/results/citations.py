@@ -9,7 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .result import Result
+    from .result import Given, Result
 
 # A figure's source is a key of the bibliography, or a phrase that says why a number was assumed.
 KEY = re.compile(r"[a-z]+(19|20)\d\d\w*")
@@ -24,12 +24,12 @@ def bibliography() -> dict[str, str]:
     return {entry.split("{", 1)[1].split(",", 1)[0].strip(): entry for entry in entries}
 
 
-def cite(result: Result) -> str:
+def cite(result: Given) -> str:
     """Return BibTeX entries for the archs, their figures, the energy rows and the tunings in a result.
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays.
 
     Returns
@@ -37,8 +37,15 @@ def cite(result: Result) -> str:
     str
         Entries in order of first use. A source that is a key without an entry becomes a comment that names it;
         a tuning method whose paper is not in the bibliography becomes an entry from its own statement.
+
+    Examples
+    --------
+    >>> print(sk.cite(sk.replay("minilm_relu_small.zarr", "cnvlutin", ops="down")).splitlines()[0])
+    @inproceedings{albericio2016cnvlutin,
     """
-    known = bibliography()
+    from .result import as_result
+
+    result, known = as_result(result), bibliography()
     parts = []
     for source in dict.fromkeys(sources(result)):
         if source in known:

@@ -198,6 +198,11 @@ def maximised() -> list[str]:
     return [name for name, one in COLUMNS.items() if one.more_is_better]
 
 
+def derived_names() -> list[str]:
+    """Names of the columns that `derived` adds."""
+    return [name for name, one in COLUMNS.items() if one.derive is not None]
+
+
 def derived(table: pd.DataFrame) -> pd.DataFrame:
     """Add every derived column to a table of sums: one row a run, a point or an op, with the run's ``tokens``."""
     for name, column in COLUMNS.items():

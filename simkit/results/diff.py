@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from ..errors import InputError
 from .columns import view
+from .result import Given, Result, as_result
 from .runs import Ops
 
-if TYPE_CHECKING:
-    from .result import Result
 
-
-def diff(a: Result, b: Result, ops: Ops = None) -> pd.DataFrame:
+def diff(a: Given, b: Given, ops: Ops = None) -> pd.DataFrame:
     """Compare two results, run by run.
 
     Runs are paired by the labels of their trace and arch (`Result.labels`). Where no arch is in both, as after
@@ -22,7 +20,7 @@ def diff(a: Result, b: Result, ops: Ops = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    a, b : Result
+    a, b : path, Result, or list of them
         Before and after.
     ops : str or list, optional
         Only these ops, e.g. ``"down"``.
@@ -39,8 +37,16 @@ def diff(a: Result, b: Result, ops: Ops = None) -> pd.DataFrame:
     ------
     InputError
         If the runs cannot be paired, or a result lacks one of the ops.
+
+    Examples
+    --------
+    >>> before = sk.replay("minilm_relu_small.zarr", "cnvlutin", ops="down")
+    >>> after = sk.replay("minilm_relu_small.zarr", sk.arch("cnvlutin", lanes=32), ops="down")
+    >>> frame = sk.diff(before, after).set_index("quantity")
+    >>> bool(frame.loc["cycles", "ratio"] < 1)
+    True
     """
-    left, right = ({_key(row): row for row in _rows(result, ops)} for result in (a, b))
+    left, right = ({_key(row): row for row in _rows(as_result(result), ops)} for result in (a, b))
     pairs = _pairs(list(left), list(right))
     rows = []
     for mine, theirs in pairs:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..errors import CorruptError, InputError, VersionError
 from ..files import whole
-from .columns import derived, require
+from .columns import derived, derived_names, require
 from .runs import NAMES, Ops, measured, op_list, run_labels
 
 if TYPE_CHECKING:
@@ -49,6 +49,19 @@ class Result:
         figures (`OP_COLUMNS`) repeated on each of its rows. Energies in pJ, latencies in s.
     meta : dict
         ``runs``: for each run id its trace, arch and table with hashes and the environment.
+
+    Raises
+    ------
+    InputError
+        If the frame lacks a column.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", "cnvlutin")
+    >>> result
+    Result(1 runs: minilm_relu_small on cnvlutin)
+    >>> result.save("result.parquet").name
+    'result.parquet'
     """
 
     def __init__(self, frame: pd.DataFrame, meta: dict[str, Any]):
@@ -92,7 +105,7 @@ class Result:
         wanted = self.op_names(ops)
         frame = self.frame if wanted is None else self.frame[self.frame["op"].isin(wanted)]
         labels = self.labels()
-        return frame.assign(**{name: frame["run"].map(labels[name]) for name in NAMES})
+        return self._with_fields(frame.assign(**{name: frame["run"].map(labels[name]) for name in NAMES}))
 
     @property
     def ops(self) -> pd.DataFrame:
@@ -109,7 +122,22 @@ class Result:
         table = figures.join(sums).reset_index()
         labels = self.labels()
         table = table.assign(**{name: table["run"].map(labels[name]) for name in NAMES})
-        return table[[*KEY, *OP_COLUMNS, *ENERGY]]
+        return self._with_fields(table[[*KEY, *OP_COLUMNS, *ENERGY]])
+
+    @property
+    def fields(self) -> pd.DataFrame:
+        """Swept fields, by run: plain numbers in base units (Hz, byte, byte/s ...); no column where none was swept.
+
+        A field of the name of another column has ``arch.`` before it.
+        """
+        swept = {run: facts.get("point", {}).get("values", {}) for run, facts in self.meta["runs"].items()}
+        table = pd.DataFrame.from_dict(swept, orient="index")
+        taken = {*COLUMNS, *derived_names()}
+        return table.rename(columns={name: f"arch.{name}" for name in table if name in taken})
+
+    def _with_fields(self, table: pd.DataFrame) -> pd.DataFrame:
+        fields = self.fields
+        return table.join(fields, on="run") if len(fields.columns) else table
 
     def pivot(
         self, index: str | Sequence[str], columns: str | Sequence[str], values: str, ops: Ops = None
@@ -119,26 +147,38 @@ class Result:
         Parameters
         ----------
         index, columns : str or sequence of str
-            Keys: ``run``, ``arch``, ``tuning``, ``trace``, ``layer``, ``op``, ``component``, ``action`` ...; runs
-            appear by their labels, see `labels`.
+            Keys: ``run``, ``arch``, ``tuning``, ``trace``, ``layer``, ``op``, ``component``, ``action`` ..., or
+            swept fields (``lanes`` ...); runs appear by their labels, see `labels`, and those without a key's field are
+            left out.
         values : str
             ``energy_pj``, ``cycles``, ``latency_s``, ``count`` ...; where the keys are of runs alone, any column of
             `summary`.
         ops : str or list, optional
             Only these ops, e.g. ``"down"``.
 
+        Returns
+        -------
+        DataFrame
+            Sums, one row for each value of `index` and one column for each of `columns`.
+
         Raises
         ------
         InputError
             If there is no such column, naming the nearest, or the keys do not tell the runs apart.
+
+        Examples
+        --------
+        >>> result = sk.replay("minilm_relu_small.zarr", "cnvlutin", ops="down")
+        >>> result.pivot("layer", "arch", "cycles").shape
+        (6, 1)
         """
         rows, heads = ([one] if isinstance(one, str) else list(one) for one in (index, columns))
         keys = [*rows, *heads]
-        if set(keys) <= {"run", *NAMES} and values not in self.frame:
+        if set(keys) <= {"run", *NAMES, *self.fields} and values not in self.frame:
             frame = self.summary(ops)
             require(frame, [*keys, values], "the result")
         else:
-            require(self.frame, [*keys, values], "the result")
+            require(self._with_fields(self.frame.head(0)), [*keys, values], "the result")
             per_action = set(keys) & {"component", "action"}
             if per_action and values not in ACTION_COLUMNS:
                 raise InputError(
@@ -152,7 +192,8 @@ class Result:
 
     def _refuse_sums(self, frame: pd.DataFrame, keys: list[str]) -> None:
         """Refuse keys under which rows of two runs would be added."""
-        found = frame[list(dict.fromkeys(["run", *keys]))].drop_duplicates()
+        # a pivot leaves out rows without a key: runs of an arch that has not the swept field
+        found = frame[list(dict.fromkeys(["run", *keys]))].drop_duplicates().dropna()
         others = [key for key in keys if key != "run"]
         twice = found[found.duplicated(others, keep=False)] if "run" not in keys else found.iloc[:0]
         if len(twice):
@@ -169,7 +210,7 @@ class Result:
 
         The speed-up is of latencies, stalls included, against the same design's dense baseline; energy per token
         divides by the trace's real tokens. ``low``/``high`` carry the energy table's ranges. What cannot be derived,
-        as the power of an estimate without time, is NaN.
+        as the power of an estimate without time, is NaN. Swept fields are columns.
 
         Parameters
         ----------
@@ -188,6 +229,12 @@ class Result:
         ------
         InputError
             If the result has no rows, or lacks one of the ops.
+
+        Examples
+        --------
+        >>> result = sk.replay("minilm_relu_small.zarr", "cnvlutin", ops="down")
+        >>> result.summary()[["trace", "arch", "density"]].round(3).values.tolist()
+        [['minilm_relu_small', 'cnvlutin', 0.181]]
         """
         self.op_names(ops)
         sums = [*OP_COLUMNS[len(SHAPE_COLUMNS) :], *ENERGY]
@@ -195,6 +242,7 @@ class Result:
         table = self.labels().loc[table.index].join(table).reset_index()
         tokens = table["run"].map(lambda run: self.meta["runs"][run]["trace"]["tokens"])
         table = derived(table.assign(tokens=tokens)).drop(columns="tokens")
+        table = self._with_fields(table)
         return self._with_measured(table) if measured else table
 
     def _with_measured(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -215,9 +263,13 @@ class Result:
         return f"Result({len(runs):,} runs: {', '.join(shown)}{rest})"
 
     def _repr_html_(self) -> str:
-        from .tables import table
+        from .typeset import lay_out
 
-        return table(self)._repr_html_()
+        return lay_out(self.summary(measured=True))._repr_html_()
+
+
+# what verbs and figures take as a result
+Given = Result | str | os.PathLike[str] | Sequence[Result | str | os.PathLike[str]]
 
 
 def write_table(table: pa.Table, meta: dict[str, Any], target: Path) -> Path:
@@ -253,12 +305,22 @@ def concat(results: Iterable[Result]) -> Result:
         frames.append(result.frame[result.frame["run"].isin(fresh)])
         runs.update({run: result.meta["runs"][run] for run in fresh})
     if not frames:
-        raise InputError("no results to join; give at least one trace and one arch")
+        raise InputError("no result is given; give at least one")
     return Result(pd.concat(frames, ignore_index=True), {"runs": runs})
 
 
 def load_result(path: str | os.PathLike[str]) -> Result:
     """Read a stored result, or all parts of a sweep in a folder.
+
+    Parameters
+    ----------
+    path : str or path
+        Parquet file that `Result.save` or ``simkit replay --out`` wrote, or a folder of them.
+
+    Returns
+    -------
+    Result
+        Runs of all files.
 
     Raises
     ------
@@ -266,6 +328,12 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         If there is no such file.
     CorruptError
         If it is not a result of this schema, or damaged.
+
+    Examples
+    --------
+    >>> path = sk.replay("minilm_relu_small.zarr", "cnvlutin").save("stored.parquet")
+    >>> sk.load_result(path)
+    Result(1 runs: minilm_relu_small on cnvlutin)
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -282,6 +350,32 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(where, error) from None
     return Result(plain_words(table).to_pandas(), _meta_of(where, table.schema.metadata))
+
+
+def as_result(given: Any) -> Result:
+    """Open one result or join many, each a path or an object.
+
+    Parameters
+    ----------
+    given : path, Result, or iterable of them
+        What a verb or a figure was given as its result.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is neither a path nor a result.
+    """
+    if isinstance(given, Result):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        return load_result(given)
+    if isinstance(given, pd.DataFrame):
+        raise InputError("a frame does not hold its runs' facts; give the Result, or sk.Result(frame, result.meta)")
+    if isinstance(given, (list, tuple)):
+        return concat(as_result(one) for one in given)
+    raise InputError(
+        f"{type(given).__name__} is not a result; give a path, or what replay, sweep or load_result returned"
+    )
 
 
 def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:

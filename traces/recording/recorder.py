@@ -142,6 +142,7 @@ def record(
     Returns
     -------
     Trace
+        The stored trace, opened.
 
     Raises
     ------
@@ -151,6 +152,11 @@ def record(
         If an activation is not finite.
     StorageError
         If the disk is full or another process writes there; what was finished is kept.
+
+    Examples
+    --------
+    >>> trace = sk.record("minilm-l6", adapter="lora", data="vader-movie", limit=64, out="lora.zarr")  # doctest: +SKIP
+    >>> trace.sites["layers.0.down"].density()  # doctest: +SKIP
     """
     budget = as_budget(limit, tokens, seconds, layers)
     if values not in (None, *VALUES):

@@ -204,6 +204,15 @@ class Site:
         The stored site that holds this one, which is one of its experts.
     expert : int
         Which.
+
+    Examples
+    --------
+    >>> trace = traces.open_trace("minilm_relu_small.zarr")
+    >>> site = trace.sites["layers.0.down"]
+    >>> site.mask().shape
+    (289, 1536)
+    >>> 0 < site.density() < 1
+    True
     """
 
     trace: StoredArrays

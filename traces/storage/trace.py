@@ -49,6 +49,14 @@ class Trace(StoredArrays):
         If there is no trace, or its schema is another version.
     CorruptError
         If its attributes or an array's metadata were truncated or altered.
+
+    Examples
+    --------
+    >>> trace = traces.open_trace("minilm_relu_small.zarr")
+    >>> trace
+    Trace('minilm_relu_small.zarr': 6 sites, 289 real tokens, complete)
+    >>> trace.tokens.columns[0]
+    'sequence'
     """
 
     def __repr__(self) -> str:
@@ -254,6 +262,7 @@ def open_trace(path: str, storage_options: Mapping[str, Any] | None = None) -> T
     Returns
     -------
     Trace
+        Attributes are read, masks when they are asked for.
 
     Raises
     ------
@@ -261,5 +270,10 @@ def open_trace(path: str, storage_options: Mapping[str, Any] | None = None) -> T
         If there is none, or its schema is another version.
     CorruptError
         If it was truncated or altered.
+
+    Examples
+    --------
+    >>> traces.open_trace("minilm_relu_small.zarr").n_tokens
+    289
     """
     return Trace(str(path), storage_options)

@@ -234,11 +234,17 @@ def tuning_step(
     Returns
     -------
     TrainingStep
+        Operations of the forward and the backward pass, and bytes held in memory.
 
     Raises
     ------
     InputError
         If a name is not known, the tuning does not fit the model or needs data to choose on, or nothing is trained.
+
+    Examples
+    --------
+    >>> step = traces.tuning_step("minilm-l6", "lora", batch=16, length=64)  # doctest: +SKIP
+    >>> step.memory["peak"]  # doctest: +SKIP
     """
     from ..models.load import default_task
     from ..tuning.result import MEASUREMENTS, build_model, open_result

@@ -52,10 +52,21 @@ def slice_trace(
     storage_options : dict, optional
         Passed to fsspec.
 
+    Returns
+    -------
+    Trace
+        The new trace.
+
     Raises
     ------
     InputError
         If nothing would be left, or a site is not there.
+
+    Examples
+    --------
+    >>> trace = traces.open_trace("minilm_relu_small.zarr")
+    >>> list(traces.slice_trace(trace, "first.zarr", sequences=2, sites=["layers.0.down"]).sites)
+    ['layers.0.down']
     """
     known = np.unique(trace.tokens["sequence"].to_numpy())
     wanted = known[first : None if sequences is None else first + sequences]
@@ -71,10 +82,31 @@ def slice_trace(
 def merge_traces(traces: Sequence[Trace], out: str | Path, storage_options: Mapping[str, Any] | None = None) -> Trace:
     """Write one trace of the rows of several, one after another; sequences and batches are numbered on.
 
+    Parameters
+    ----------
+    traces : sequence of Trace
+        Traces of the same sites and ops.
+    out : str or Path
+        Trace to write: local path or fsspec URL.
+    storage_options : dict, optional
+        Passed to fsspec.
+
+    Returns
+    -------
+    Trace
+        The merged trace.
+
     Raises
     ------
     InputError
         If there is none, or they differ in sites or ops.
+
+    Examples
+    --------
+    >>> trace = traces.open_trace("minilm_relu_small.zarr")
+    >>> halves = [traces.slice_trace(trace, f"half{i}.zarr", sequences=4, first=4 * i) for i in range(2)]
+    >>> sum(half.n_tokens for half in halves) == traces.merge_traces(halves, "both.zarr").n_tokens
+    True
     """
     if not traces:
         raise InputError("nothing to merge; give at least one trace")
@@ -166,6 +198,12 @@ def export_trace(trace: Trace, out: str | Path, format: str = "npz", real_only: 
     ------
     InputError
         If the format is not known.
+
+    Examples
+    --------
+    >>> trace = traces.open_trace("minilm_relu_small.zarr")
+    >>> [path.name for path in traces.export_trace(trace, "masks.npz")]
+    ['masks.npz']
     """
     writers = {"npz": _npz, "npy": _dnnsim, "csv": _csv, "scalesim": _scalesim, "sparseloop": _sparseloop}
     if format not in writers:

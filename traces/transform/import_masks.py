@@ -70,6 +70,14 @@ def import_masks(
         If an array is not two-dimensional, shapes disagree, N is not known, or a value is not finite.
     CorruptError
         If a file cannot be read.
+
+    Examples
+    --------
+    >>> masks = np.random.default_rng(0).random((8, 64)) < 0.25
+    >>> np.savez("masks.npz", down=masks, down_n=16)
+    >>> trace = traces.import_masks("masks.npz", "imported.zarr")
+    >>> trace.sites["down"].density() == float(masks.mean())
+    True
     """
     path = Path(masks).expanduser()
     found = _chosen(str(masks), read_foreign(path, header, index), [sites] if isinstance(sites, str) else sites)

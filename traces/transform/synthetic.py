@@ -62,6 +62,13 @@ def synthesise(
     ------
     InputError
         If the density is not in (0, 1), or the trace has no rows.
+
+    Examples
+    --------
+    >>> trace = traces.open_trace("minilm_relu_small.zarr")
+    >>> made = traces.synthesise(trace, "synthetic.zarr", density=0.1)
+    >>> round(made.sites["layers.0.down"].density(), 1)
+    0.1
     """
     if density is not None and not 0 < density < 1:
         raise InputError(f"density {density}: must be between 0 and 1")

@@ -37,7 +37,18 @@ def presets() -> dict[str, Tuning]:
 
 
 def list_tunings() -> list[TuningEntry]:
-    """Return the ready-made tunings, each with its method."""
+    """Return the ready-made tunings, each with its method.
+
+    Returns
+    -------
+    list of TuningEntry
+        Each with name, title, source, its `Tuning` and its method.
+
+    Examples
+    --------
+    >>> "relu-lora" in [entry.name for entry in traces.list_tunings()]
+    True
+    """
     entries = []
     for tuning in presets().values():
         method = list_methods()[tuning.method]
@@ -48,10 +59,25 @@ def list_tunings() -> list[TuningEntry]:
 def load_tuning(tuning: str | Path | Tuning) -> Tuning:
     """Return a tuning from a name, a YAML file, or the object itself.
 
+    Parameters
+    ----------
+    tuning : str, Path or Tuning
+        A ready-made tuning's name, a YAML file, or the object.
+
+    Returns
+    -------
+    Tuning
+        The validated tuning.
+
     Raises
     ------
     InputError
         If the name is not known, or the file is not a valid tuning.
+
+    Examples
+    --------
+    >>> traces.load_tuning("relu-lora").init_from
+    'lora'
     """
     if not isinstance(tuning, Tuning):
         name = str(tuning)

@@ -39,6 +39,11 @@ class TuneResult:
         What was asked for.
     measurements : dict
         Accuracy with standard error, densities, parameters, times, provenance.
+
+    Examples
+    --------
+    >>> result = traces.tune(data="vader-movie", tuning="lora", out="lora", limit=64)  # doctest: +SKIP
+    >>> result.measurements["accuracy"]  # doctest: +SKIP
     """
 
     path: Path

@@ -133,7 +133,7 @@ class Tuning(Part):
         What it is called in traces, tables and figures.
     module : Part
         What is trained: its ``type`` is a registered method's.
-    activation, prune, quantise, blocks, freeze, density, distil, train
+    activation, prune, quantise, blocks, freeze, density, distil, train : Part, optional
         The other parts; see their classes.
     init_from : str, optional
         Name of the tuning whose result this one starts from.
@@ -143,6 +143,14 @@ class Tuning(Part):
         Seeds the head's and the adapters' initial weights, the order of the samples, and dropout.
     title : str
         One line.
+
+    Examples
+    --------
+    >>> tuning = traces.load_tuning("lora")
+    >>> tuning.module.r
+    8
+    >>> tuning.model_copy(update={"name": "lora-seed-1", "seed": 1}).name
+    'lora-seed-1'
     """
 
     name: str = Field(min_length=1)

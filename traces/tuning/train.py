@@ -67,6 +67,7 @@ def tune(
     Returns
     -------
     TuneResult
+        Its folder, the tuning, and what was measured of it.
 
     Raises
     ------
@@ -75,6 +76,11 @@ def tune(
         another model or task, or `out` holds another run.
     NumericError
         If the loss is not finite.
+
+    Examples
+    --------
+    >>> result = sk.tune("minilm-l6", data="vader-movie", tuning="lora", out="lora")  # doctest: +SKIP
+    >>> result.measurements["accuracy"]  # doctest: +SKIP
     """
     plan = load_tuning(tuning)
     if seed is not None:

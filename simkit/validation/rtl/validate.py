@@ -115,7 +115,8 @@ def _trace_masks(path: str | os.PathLike[str]) -> list[tuple[str, NDArray[np.boo
     """First rows of the recorded activation masks of a trace, spread over its layers."""
     from hwmodels import PackedMask
 
-    from ...engine.replay import build_ops, load_trace
+    from ...engine.inputs import load_trace
+    from ...engine.workload import build_ops
 
     ops = [op for op in build_ops(load_trace(path)) if op.activation is not None]
     chosen = ops[:: max(1, -(-len(ops) // TRACE_OPS))]

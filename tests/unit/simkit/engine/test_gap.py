@@ -10,7 +10,7 @@ import pytest
 from drawn_traces import drawn_traces
 
 from simkit.engine import gap
-from simkit.engine.replay import load_trace
+from simkit.engine.inputs import load_trace
 from simkit.errors import InputError
 from simkit.plots import synchronisation_gap
 
@@ -19,7 +19,7 @@ ARCHS = ("tile_barrier_32x32", "statistical_32x32", "sparten")
 
 @pytest.fixture(scope="module")
 def table(plain_trace_path: Path) -> pd.DataFrame:
-    return gap.gap_table(load_trace(plain_trace_path), ARCHS)
+    return gap.gap(load_trace(plain_trace_path), ARCHS)
 
 
 def test_one_row_for_each_layer_design_and_kind_of_mask(table: pd.DataFrame) -> None:
@@ -41,8 +41,8 @@ def test_iid_masks_have_the_density_of_the_recorded(table: pd.DataFrame) -> None
 
 def test_tokens_are_limited(plain_trace_path: Path) -> None:
     trace = load_trace(plain_trace_path)
-    few = gap.gap_table(trace, ["tile_barrier_32x32"], tokens=7)
-    whole = gap.gap_table(trace, ["tile_barrier_32x32"])
+    few = gap.gap(trace, ["tile_barrier_32x32"], tokens=7)
+    whole = gap.gap(trace, ["tile_barrier_32x32"])
     assert few["exact_cycles"].max() < whole["exact_cycles"].min()
 
 
@@ -62,6 +62,6 @@ def test_figure_shows_every_row(table: pd.DataFrame) -> None:
 
 def test_an_op_without_masks_is_named(plain_trace_path: Path) -> None:
     with pytest.raises(InputError, match="trace 'plain' has no op 'nothing'; known: down"):
-        gap.gap_table(load_trace(plain_trace_path), ops="nothing")
+        gap.gap(load_trace(plain_trace_path), ops="nothing")
     with pytest.raises(InputError, match="no recorded input mask of up"):
-        gap.gap_table(drawn_traces()[0], ops="up")
+        gap.gap(drawn_traces()[0], ops="up")

@@ -13,7 +13,7 @@ import pytest
 import hwmodels
 import simkit as sk
 from hwmodels import Op, PackedMask
-from simkit.engine.timeline import DRAM, STALLS, UNITS, draw, write_timeline
+from simkit.engine.timeline import DRAM, STALLS, UNITS, draw, timeline
 from simkit.errors import InputError
 
 # Trace Event Format: what an event of each phase holds, and the argument of each kind of metadata
@@ -123,7 +123,7 @@ def test_blocks_of_a_gpu_fill_waves_of_sms() -> None:
 
 
 def test_file_is_chrome_trace_json(plain_trace_path: Path, tmp_path: Path) -> None:
-    path = write_timeline(sk.load_trace(plain_trace_path), sk.arch("cnvlutin"), tmp_path / "t.json", tokens=10)
+    path = timeline(sk.load_trace(plain_trace_path), sk.arch("cnvlutin"), tmp_path / "t.json", tokens=10)
     drawn = json.loads(path.read_text())
     assert drawn["otherData"]["shape"].startswith("M 10,")
     names = {e["args"]["name"] for e in drawn["traceEvents"] if e["ph"] == "M" and e["name"] == "process_name"}
@@ -175,7 +175,7 @@ def test_events_keep_to_the_trace_event_format(arch: str) -> None:
 )
 def test_bad_requests(plain_trace_path: Path, tmp_path: Path, args: dict[str, Any], wanted: str) -> None:
     with pytest.raises(InputError, match=wanted):
-        write_timeline(sk.load_trace(plain_trace_path), sk.arch("cnvlutin"), tmp_path / "t.json", **args)
+        timeline(sk.load_trace(plain_trace_path), sk.arch("cnvlutin"), tmp_path / "t.json", **args)
     assert not list(tmp_path.iterdir())
 
 

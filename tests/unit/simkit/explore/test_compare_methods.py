@@ -35,7 +35,7 @@ def yamls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tiny_model: str, tiny_data: str, yamls: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("methods")
-    rows = sk.compare_methods(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=out, progress=False)
+    rows = sk.compare(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=out, progress=False)
     methods.save_methods(rows, out / "kept.parquet", {"seeds": 2})
     return out
 
@@ -80,7 +80,7 @@ def test_a_finished_run_is_not_done_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(trainer.Trainer, "_step", refuse)
-    again = sk.compare_methods(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=run, progress=False)
+    again = sk.compare(tiny_model, tiny_data, yamls, seeds=2, archs=ARCHS, sequences=8, out=run, progress=False)
     pd.testing.assert_frame_equal(again, methods.load_methods(run / "kept.parquet"))
 
 
@@ -91,7 +91,7 @@ def test_a_named_set_states_samples_and_rates_and_starts_where_it_should(
         tiny_model, tiny_data, ("threshold-refit",), samples=64, test_samples=20, rates={"threshold-refit": 3e-4}
     )
     monkeypatch.setattr(methods, "comparisons", lambda: {tiny_model: named})
-    rows = sk.compare_methods(tiny_model, seeds=1, archs=ARCHS, sequences=4, out=tmp_path, progress=False)
+    rows = sk.compare(tiny_model, seeds=1, archs=ARCHS, sequences=4, out=tmp_path, progress=False)
     assert rows["density"].max() < 0.25
     assert rows["test_samples"].unique() == [20]
     start, done = (open_result(tmp_path / "tunings" / f"{name}-64-s0") for name in ("lora", "threshold-refit"))
@@ -172,9 +172,9 @@ def test_a_language_model_is_scored_by_its_perplexity() -> None:
 
 def test_bad_input(tmp_path: Path, tiny_model: str) -> None:
     with pytest.raises(InputError, match="no named set"):
-        sk.compare_methods(tiny_model, out=tmp_path)
+        sk.compare(tiny_model, out=tmp_path)
     with pytest.raises(InputError, match="must be positive"):
-        sk.compare_methods(seeds=0, out=tmp_path)
+        sk.compare(seeds=0, out=tmp_path)
     with pytest.raises(InputError, match="no stored comparison for 'other'"):
         methods.stored_methods("other")
     (tmp_path / "x.parquet").write_bytes(b"no")

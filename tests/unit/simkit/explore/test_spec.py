@@ -183,7 +183,7 @@ def test_constraints_choose_points_by_plain_values(plain_trace_path: Path) -> No
         ({"table": "default_45"}, "did you mean 'default_45nm'"),
         ({"weights": "half"}, "weights 'half' is not known"),
         ({"ops": ["dwon"]}, "has no op 'dwon'; did you mean 'down'"),
-        ({"archs": []}, "at least one trace and one arch"),
+        ({"archs": []}, "no arch is given; give at least one"),
         ({"archs": ["cnvlutine"]}, "did you mean 'cnvlutin'"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from simkit.errors import CorruptError, InputError, UnavailableError
-from simkit.measure import bundle, campaigns, gpu_campaigns, pending, read_bundle, run_campaign, write_bundle
+from simkit.measure import bundle, campaigns, gpu_campaigns, measure, pending, read_bundle, write_bundle
 from simkit.measure.points import CAMPAIGNS, Campaign, energy_points, gemm_points, smoke_points, sparse_points
 from simkit.measure.variants import VARIANTS
 
@@ -141,7 +141,7 @@ def test_pending_names_every_gpu_and_drops_what_exists(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_smoke_on_the_processor_becomes_a_bundle(tmp_path: Path) -> None:
-    path = run_campaign("smoke", device="cpu", out=tmp_path)
+    path = measure("smoke", device="cpu", out=tmp_path)
     assert path == tmp_path / "cpu" / "smoke.parquet"
     frame, provenance = read_bundle("cpu", "smoke", tmp_path)
     assert (frame["flaw"] == "").all()
@@ -153,12 +153,12 @@ def test_smoke_on_the_processor_becomes_a_bundle(tmp_path: Path) -> None:
 
 def test_unknown_campaigns_and_absent_devices_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'sparse'"):
-        run_campaign("spars", out=tmp_path)
+        measure("spars", out=tmp_path)
     with pytest.raises(InputError, match="is for GPUs"):
-        run_campaign("sparse", device="cpu", out=tmp_path)
+        measure("sparse", device="cpu", out=tmp_path)
     if not torch.cuda.is_available():
         with pytest.raises(UnavailableError, match="no CUDA device"):
-            run_campaign("smoke", out=tmp_path)
+            measure("smoke", out=tmp_path)
 
 
 def test_points_are_distinct_and_known() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import traces
-from simkit.measure import read_bundle, record_campaign, run_campaign
+from simkit.measure import measure, read_bundle, record_campaign
 from simkit.measure.points import Point
 
 
@@ -27,7 +27,7 @@ def small(tiny_model: str, tiny_data: str, monkeypatch: pytest.MonkeyPatch) -> l
 
 
 def test_the_campaign_measures_the_recorder_itself(small: list[dict[str, object]], tmp_path: Path) -> None:
-    assert run_campaign("record", device="cpu", out=tmp_path, budget_s=60.0) == tmp_path / "cpu" / "record.parquet"
+    assert measure("record", device="cpu", out=tmp_path, budget_s=60.0) == tmp_path / "cpu" / "record.parquet"
     frame, provenance = read_bundle("cpu", "record", tmp_path)
     assert (frame["flaw"] == "").all()
     assert provenance["campaign"] == "record"
@@ -46,13 +46,13 @@ def test_a_small_budget_keeps_what_was_measured(
     small: list[dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points: list[Point] = []
-    measure = record_campaign.measure_record
+    real = record_campaign.measure_record
 
     def seen(point: Point, device: str) -> dict[str, object]:
         points.append(point)
-        return measure(point, device)
+        return real(point, device)
 
     monkeypatch.setattr(record_campaign, "measure_record", seen)
-    assert run_campaign("record", device="cpu", out=tmp_path, budget_s=0.0) is None
-    assert run_campaign("record", device="cpu", out=tmp_path, budget_s=0.0) is not None
+    assert measure("record", device="cpu", out=tmp_path, budget_s=0.0) is None
+    assert measure("record", device="cpu", out=tmp_path, budget_s=0.0) is not None
     assert [point["op"] for point in points] == ["overhead", "record"]

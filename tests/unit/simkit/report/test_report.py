@@ -19,7 +19,7 @@ import traces
 from simkit.errors import InputError
 from simkit.report.charts import MAX_ROWS, chart_data
 from simkit.report.facts import arch_rows, layer_table, run_facts, statuses, trace_rows
-from simkit.report.page import table_of, write_report
+from simkit.report.page import report, table_of
 
 CHECKS = [
     {"arch": "eie", "target": "A", "verdict": "exact", "error": 0.0, "source": "s", "reason": ""},
@@ -34,7 +34,7 @@ def _few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_page_is_self_contained_and_whole(tmp_path: Path) -> None:
-    out = write_report(plain_result(), tmp_path / "deep" / "r.html", title="A & B")
+    out = report(plain_result(), tmp_path / "deep" / "r.html", title="A & B")
     html = out.read_text(encoding="utf-8")
     assert [path.name for path in out.parent.iterdir()] == ["r.html"]
     assert "<h1>A &amp; B</h1>" in html
@@ -85,7 +85,7 @@ def test_positions_of_traces_are_mapped() -> None:
 def test_empty_result_writes_nothing(tmp_path: Path) -> None:
     result = plain_result()
     with pytest.raises(InputError, match="the result has no rows"):
-        write_report(sk.Result(result.frame.iloc[:0], result.meta), tmp_path / "r.html")
+        report(sk.Result(result.frame.iloc[:0], result.meta), tmp_path / "r.html")
     assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import simkit as sk
 from simkit.cli import app
 from simkit.engine import gap
-from simkit.engine.timeline import write_timeline
+from simkit.engine.timeline import timeline
 from simkit.errors import InputError
 from simkit.explore.search import SearchSpec
 from simkit.explore.sweep import points
@@ -30,7 +30,7 @@ from simkit.results.result import Result
 LIGHT = """
 import sys
 import simkit.results.result
-late = ("simkit.plots", "simkit.results.tables", "hwmodels", "matplotlib", "torch")
+late = ("simkit.plots", "simkit.results.tables", "simkit.results.typeset", "matplotlib", "torch")
 print([name for name in late if name in sys.modules])
 """
 VIEWS = ("table", "report", "print", "points", "diff", "objective")
@@ -144,8 +144,8 @@ def test_a_mistyped_op_of_a_trace_is_named(plain_trace_path: Path, tmp_path: Pat
     for use in (
         lambda: sk.replay(trace, ["cnvlutin"], ops="dwn"),
         lambda: sk.sweep([trace], ["cnvlutin"], ops="dwn", out=tmp_path, progress=False),
-        lambda: gap.gap_table(trace, ["cnvlutin"], ops="dwn"),
-        lambda: write_timeline(trace, sk.arch("cnvlutin"), tmp_path / "t.json", op="dwn"),
+        lambda: gap.gap(trace, ["cnvlutin"], ops="dwn"),
+        lambda: timeline(trace, sk.arch("cnvlutin"), tmp_path / "t.json", op="dwn"),
     ):
         with pytest.raises(InputError, match=message):
             use()
@@ -174,6 +174,6 @@ def test_traces_without_the_op_have_no_density(tmp_path: Path) -> None:
         sk.plots.density_by_layer([DrawnTrace("a", 0.5, 0.8)], op="dwn")
 
 
-def test_reading_a_result_imports_neither_figures_nor_models() -> None:
+def test_reading_a_result_imports_no_figures() -> None:
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -138,7 +138,7 @@ def test_archs_of_one_name_are_told_by_their_fields(twins) -> None:
     both = sk.replay(twins[0], [sk.arch("cnvlutin"), wide])
     assert list(both.labels()["arch"]) == ["cnvlutin (lanes=16)", "cnvlutin (lanes=32)"]
     assert len(sk.plots.speedup_bars(both).get_xticklabels()) == 2
-    drawn = gap.gap_table(twins[0], [sk.arch("cnvlutin"), wide])
+    drawn = gap.gap(twins[0], [sk.arch("cnvlutin"), wide])
     assert set(drawn["arch"]) == {"cnvlutin (lanes=16)", "cnvlutin (lanes=32)"}
 
 
@@ -180,7 +180,7 @@ def test_figures_of_traces_tell_them_apart() -> None:
         assert texts[:2] == wanted
     table = chart_data(plain_result(), pair)["map"]["tuning"]
     assert table["words"] == wanted
-    assert set(gap.gap_table(pair, ["cnvlutin"])["tuning"]) == set(wanted)
+    assert set(gap.gap(pair, ["cnvlutin"])["tuning"]) == set(wanted)
 
 
 def test_measured_tunings_of_one_name_are_two_points() -> None:

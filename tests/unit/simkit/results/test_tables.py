@@ -13,7 +13,8 @@ from plain_result import ARCHS, plain_result
 
 import simkit as sk
 from simkit.errors import InputError
-from simkit.results.tables import Column, latex, number
+from simkit.results.columns import Column
+from simkit.results.typeset import latex, number
 
 
 @pytest.mark.parametrize(

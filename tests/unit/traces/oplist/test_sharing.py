@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 
 import simkit as sk
 import traces
-from simkit.engine.timeline import write_timeline
+from simkit.engine.timeline import timeline
 from traces.models.sites import find_sites
 from traces.oplist.example_inputs import decode_probe, probe_shapes, prompt_probe
 from traces.oplist.ops import Dim, OpSpec, Template, expand
@@ -160,5 +160,5 @@ def test_the_cache_is_read_once_a_group(replayed: dict[int, Any], arch: str, siz
 
 def test_a_timeline_shows_the_group(replayed: dict[int, Any], tmp_path: Path) -> None:
     trace, _ = replayed[1]
-    write_timeline(trace, sk.arch("systolic_32x32"), tmp_path / "t.json", op="scores")
+    timeline(trace, sk.arch("systolic_32x32"), tmp_path / "t.json", op="scores")
     assert json.loads((tmp_path / "t.json").read_text())["otherData"]["shape"].endswith(", 8 copies")
