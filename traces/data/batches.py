@@ -25,22 +25,22 @@ class Batch:
         Indices into the data set.
     inputs : dict
         What the model's forward takes, without labels.
-    mask : bool tensor (B, S)
-        True on real tokens; of the encoder where a model has two stacks.
+    real : bool tensor (B, S)
+        True on real tokens, False on padding; of the encoder where a model has two stacks.
     labels : tensor, optional
         What the model's loss takes: int64[B] classes, float32[B] numbers, or int64[B, S] token ids with -100 where
         nothing is to be predicted (a causal model shifts them itself).
-    masks : mapping of str to bool tensor (B, S of that stack)
+    stacks : mapping of str to bool tensor (B, S of that stack)
         Real tokens of each stack, ``encoder`` and ``decoder``; empty where there is one stack alone.
     """
 
     rows: NDArray[np.int64]
     inputs: dict[str, Any]
-    mask: Any
+    real: Any
     labels: Any = None
-    masks: Mapping[str, Any] = field(default_factory=dict)
+    stacks: Mapping[str, Any] = field(default_factory=dict)
 
-    def keep(self, site: str) -> Any:
+    def real_at(self, site: str) -> Any:
         """Return the real tokens (B, S) of the stack that a site's or module's name is in.
 
         Raises
@@ -48,19 +48,19 @@ class Batch:
         InputError
             If the model has two stacks and the name is in neither.
         """
-        if not self.masks:
-            return self.mask
+        if not self.stacks:
+            return self.real
         stack = stack_of(site)
-        if stack not in self.masks:
-            raise InputError(f"site '{site}' is in no stack of this model ({', '.join(self.masks)})")
-        return self.masks[stack]
+        if stack not in self.stacks:
+            raise InputError(f"site '{site}' is in no stack of this model ({', '.join(self.stacks)})")
+        return self.stacks[stack]
 
     def to(self, device: Any) -> Batch:
         """Return the batch with every tensor on another device."""
         moved = {name: _moved(value, device) for name, value in self.inputs.items()}
-        masks = {name: _moved(value, device) for name, value in self.masks.items()}
+        stacks = {name: _moved(value, device) for name, value in self.stacks.items()}
         return replace(
-            self, inputs=moved, mask=_moved(self.mask, device), labels=_moved(self.labels, device), masks=masks
+            self, inputs=moved, real=_moved(self.real, device), labels=_moved(self.labels, device), stacks=stacks
         )
 
 

@@ -34,7 +34,7 @@ class TextInputs(Inputs):
         """Return ``input_ids`` and ``attention_mask``, int64[B, S]."""
         made = collate(self.tokens, rows, self.pad, side)
         if self.predict_next:
-            return replace(made, labels=made.inputs["input_ids"].masked_fill(~made.mask, IGNORED))
+            return replace(made, labels=made.inputs["input_ids"].masked_fill(~made.real, IGNORED))
         return made if self.labels is None else replace(made, labels=self.labels[list(rows)])
 
     def fingerprint(self) -> bytes:
@@ -54,9 +54,9 @@ class PairInputs(Inputs):
         """Return ``input_ids``, ``attention_mask`` and the targets shifted right as ``decoder_input_ids``."""
         made = collate(self.tokens, rows, self.pad)
         shifted, labels, mask = shift_right([self.said[r] for r in rows], self.pad, self.start)
-        masks = {"encoder": made.mask, "decoder": mask}
+        stacks = {"encoder": made.real, "decoder": mask}
         inputs = made.inputs | {"decoder_input_ids": shifted}
-        return replace(made, inputs=inputs, labels=labels if self.labelled else None, masks=masks)
+        return replace(made, inputs=inputs, labels=labels if self.labelled else None, stacks=stacks)
 
     def fingerprint(self) -> bytes:
         """Return the token ids of both sides."""

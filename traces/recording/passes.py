@@ -22,13 +22,13 @@ PREFILL, DECODE, ENCODE = 0, 1, 2
 
 def columns(batch: Batch, index: int, front: int = 0) -> dict[str, NDArray[np.int32]]:
     """Return the token columns of a prompt's rows, sequence by sequence; `front` virtual tokens come first in each."""
-    if batch.masks:
+    if batch.stacks:
         parts = [
-            _prompt(batch.rows, batch.masks["encoder"], index, ENCODE, front),
-            _prompt(batch.rows, batch.masks["decoder"], index, PREFILL),
+            _prompt(batch.rows, batch.stacks["encoder"], index, ENCODE, front),
+            _prompt(batch.rows, batch.stacks["decoder"], index, PREFILL),
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _prompt(batch.rows, batch.mask, index, PREFILL, front)
+    return _prompt(batch.rows, batch.real, index, PREFILL, front)
 
 
 def _prompt(rows: Any, mask: Any, batch: int, phase: int, front: int = 0) -> dict[str, NDArray[np.int32]]:
@@ -101,11 +101,11 @@ def run_batch(model: Any, batch: Batch, index: int, new_tokens: int) -> Iterator
             model(**batch.inputs)
         yield columns(batch, first, front)
         return
-    steps = _pair_steps(model, batch.inputs) if batch.masks else _decoder_steps(model, batch, front)
+    steps = _pair_steps(model, batch.inputs) if batch.stacks else _decoder_steps(model, batch, front)
     with running(model, f"batch {index}"):
         next(steps)
     yield columns(batch, first, front)
-    lengths = (batch.masks.get("decoder", batch.mask).sum(dim=1) + front).numpy()
+    lengths = (batch.stacks.get("decoder", batch.real).sum(dim=1) + front).numpy()
     for step in range(new_tokens):
         with running(model, f"batch {index}"):
             next(steps)
@@ -118,7 +118,7 @@ def _decoder_steps(model: Any, batch: Batch, front: int) -> Iterator[None]:
 
     inner, given = inside_wrapper(model, batch.inputs)
     mask = given["attention_mask"]
-    tokens = front + batch.mask.shape[1]
+    tokens = front + batch.real.shape[1]
     output = inner(**given, **positions(inner, mask, tokens), use_cache=True)
     while True:
         yield

@@ -110,7 +110,7 @@ class StoredArrays:
         stored = self.root.attrs.get("hash")
         return str(stored) if stored else content_hash(self)
 
-    def chosen(self, real_only: bool, phase: str | None, stack: str = "") -> NDArray[np.bool_]:
+    def selected(self, real_only: bool, phase: str | None, stack: str = "") -> NDArray[np.bool_]:
         """Return ``bool[rows]``: the rows that are asked for; an encoder's belong to the phase ``prefill``.
 
         Raises
@@ -131,9 +131,9 @@ class StoredArrays:
         return [int(v) for v in self.root.attrs["ones"][name]]
 
     def read_chunks(
-        self, name: str, rows: int, keep: NDArray[np.bool_] | None = None
+        self, name: str, rows: int, selected: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield (first row, rows) of a site's array by chunks, each verified; those without a row to keep are left out.
+        """Yield (first row, rows) of a site's array by chunks, each verified; chunks with no selected row are left out.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class StoredArrays:
         size = self._array(name).chunks[0]
         for index, ones in enumerate(self.chunk_ones(name)):
             first = index * size
-            if keep is not None and not keep[first : first + size].any():
+            if selected is not None and not selected[first : first + size].any():
                 continue
             part = self._read(name, first, min(first + size, rows))
             found = int(count_ones(part).sum())

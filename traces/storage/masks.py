@@ -28,12 +28,12 @@ class StoredRows:
         The array, e.g. ``sites/layers.0.down/mask``.
     rows : int
         Rows that hold data.
-    keep : bool[rows], optional
+    selected : bool[rows], optional
         Rows that count; the others (padding) are left out.
     """
 
-    def __init__(self, trace: StoredArrays, name: str, rows: int, keep: NDArray[np.bool_] | None = None) -> None:
-        self._trace, self._name, self._rows, self._keep = trace, name, rows, keep
+    def __init__(self, trace: StoredArrays, name: str, rows: int, selected: NDArray[np.bool_] | None = None) -> None:
+        self._trace, self._name, self._rows, self._selected = trace, name, rows, selected
 
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[NDArray[Any]]:
         """Yield consecutive blocks of `rows` rows; only the last may be shorter."""
@@ -52,8 +52,8 @@ class StoredRows:
             yield _joined(rest)
 
     def _chunks(self) -> Iterator[NDArray[Any]]:
-        for first, rows in self._trace.read_chunks(self._name, self._rows, self._keep):
-            yield rows if self._keep is None else rows[self._keep[first : first + len(rows)]]
+        for first, rows in self._trace.read_chunks(self._name, self._rows, self._selected):
+            yield rows if self._selected is None else rows[self._selected[first : first + len(rows)]]
 
 
 class StoredMask(StoredRows):
@@ -61,26 +61,26 @@ class StoredMask(StoredRows):
 
     Parameters
     ----------
-    trace, name, rows, keep
+    trace, name, rows, selected
         As of `StoredRows`.
     k : int
         Elements in a row.
     """
 
     def __init__(
-        self, trace: StoredArrays, name: str, rows: int, k: int, keep: NDArray[np.bool_] | None = None
+        self, trace: StoredArrays, name: str, rows: int, k: int, selected: NDArray[np.bool_] | None = None
     ) -> None:
-        super().__init__(trace, name, rows, keep)
+        super().__init__(trace, name, rows, selected)
         self._k = k
 
     @property
     def shape(self) -> tuple[int, int]:
         """(M, K)."""
-        return (self._rows if self._keep is None else int(np.count_nonzero(self._keep)), self._k)
+        return (self._rows if self._selected is None else int(np.count_nonzero(self._selected)), self._k)
 
     def popcount(self) -> int:
         """Count the non-zero elements."""
-        if self._keep is None or self._keep.all():
+        if self._selected is None or self._selected.all():
             return sum(self._trace.chunk_ones(self._name))
         return sum(popcount(chunk) for chunk in self._chunks())
 
@@ -162,18 +162,18 @@ class StoredValues(StoredRows):
         Where they lie.
     meta : SiteMeta
         Whose.
-    keep : bool[rows], optional
+    selected : bool[rows], optional
         Rows that count.
     """
 
-    def __init__(self, trace: StoredArrays, meta: SiteMeta, keep: NDArray[np.bool_] | None = None) -> None:
-        super().__init__(trace, f"sites/{meta.name}/values", trace.rows, keep)
+    def __init__(self, trace: StoredArrays, meta: SiteMeta, selected: NDArray[np.bool_] | None = None) -> None:
+        super().__init__(trace, f"sites/{meta.name}/values", trace.rows, selected)
         self._meta = meta
 
     @property
     def shape(self) -> tuple[int, int]:
         """(M, K)."""
-        return (self._rows if self._keep is None else int(np.count_nonzero(self._keep)), self._meta.k)
+        return (self._rows if self._selected is None else int(np.count_nonzero(self._selected)), self._meta.k)
 
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[NDArray[np.float32]]:
         """Yield consecutive ``float32[rows, K]``; only the last may be shorter."""
@@ -181,7 +181,7 @@ class StoredValues(StoredRows):
             for block in super().blocks(rows):
                 yield (block.astype(np.uint32) << 16).view(np.float32)
             return
-        scales = StoredRows(self._trace, f"sites/{self._meta.name}/scale", self._rows, self._keep)
+        scales = StoredRows(self._trace, f"sites/{self._meta.name}/scale", self._rows, self._selected)
         for block, scale in zip(super().blocks(rows), scales.blocks(rows), strict=True):
             yield block.astype(np.float32) * scale
 
@@ -272,19 +272,19 @@ class Site:
                 f"site '{self.name}' has no mask '{variant}'{did_you_mean(variant, self.variants)}; record with "
                 "thresholds=... or int8=True"
             )
-        chosen = self.trace.chosen(real_only, phase, self.meta.stack)
+        selected = self.trace.selected(real_only, phase, self.meta.stack)
         array = f"sites/{(self.source or self.meta).name}/mask" + (f"@{variant}" if variant else "")
         if self.source is not None:
-            picked = (self.trace.choice(self.source.name) == self.expert) & chosen[:, None]
+            picked = (self.trace.choice(self.source.name) == self.expert) & selected[:, None]
             return PickedMask(self.trace, array, picked, self.k)
-        return StoredMask(self.trace, array, self.trace.rows, self.k, None if chosen.all() else chosen)
+        return StoredMask(self.trace, array, self.trace.rows, self.k, None if selected.all() else selected)
 
     def rows(self, real_only: bool = True, phase: str | None = None) -> NDArray[np.int64]:
         """Return ``int64[M]``: which of the trace's rows the mask's are."""
-        chosen = self.trace.chosen(real_only, phase, self.meta.stack)
+        selected = self.trace.selected(real_only, phase, self.meta.stack)
         if self.source is None:
-            return np.flatnonzero(chosen)
-        return np.nonzero((self.trace.choice(self.source.name) == self.expert) & chosen[:, None])[0]
+            return np.flatnonzero(selected)
+        return np.nonzero((self.trace.choice(self.source.name) == self.expert) & selected[:, None])[0]
 
     def density(self, real_only: bool = True, variant: str | None = None) -> float:
         """Share of non-zeros."""
@@ -302,8 +302,8 @@ class Site:
         """
         if not self.meta.values:
             raise InputError(f"site '{self.name}' has no values; record with values='bf16' or 'int8'")
-        chosen = self.trace.chosen(real_only, phase, self.meta.stack)
-        return StoredValues(self.trace, self.meta, None if chosen.all() else chosen)
+        selected = self.trace.selected(real_only, phase, self.meta.stack)
+        return StoredValues(self.trace, self.meta, None if selected.all() else selected)
 
     def weight_mask(self) -> StoredMask | None:
         """Return the weight's mask, None where it was not recorded.

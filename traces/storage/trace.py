@@ -131,7 +131,7 @@ class Trace(StoredArrays):
         -------
         list of OpSpec
         """
-        self.chosen(real_only, phase)
+        self.selected(real_only, phase)
         if not unsqueeze(self.root.attrs["ops"]):
             return self._bare_ops(real_only)
         decodes = "ops_decode" in self.root.attrs
@@ -151,7 +151,7 @@ class Trace(StoredArrays):
         meta = next((m for m in self.root.sites if m.experts and m.name == op.input_site), None)
         if meta is None:
             return [op]
-        choice = self.choice(meta.name)[self.chosen(real_only, phase)]
+        choice = self.choice(meta.name)[self.selected(real_only, phase)]
         # one past the last expert stands for none
         routed = np.bincount(choice.ravel(), minlength=meta.experts)[: meta.experts]
         if op.kind != "gemm":

@@ -59,7 +59,7 @@ class StepSite:
     ----------
     site : Site
         What was recorded.
-    keep : bool[rows]
+    selected : bool[rows]
         Rows of the step's tokens.
     role : {"input", "transposed", "output"}
         Read by the forward GEMM; read by its weight's gradient, whose reduction is over tokens; or saying which
@@ -67,7 +67,7 @@ class StepSite:
     """
 
     site: Site
-    keep: NDArray[np.bool_]
+    selected: NDArray[np.bool_]
     role: Literal["input", "transposed", "output"] = "input"
 
     @property
@@ -78,7 +78,7 @@ class StepSite:
     def mask(self, phase: str | None = None) -> StoredMask | HeldMask:
         """Return the mask of the step's tokens; a step has no phases."""
         trace = self.site.trace
-        mask = StoredMask(trace, f"sites/{self.site.name}/mask", trace.rows, self.site.k, self.keep)
+        mask = StoredMask(trace, f"sites/{self.site.name}/mask", trace.rows, self.site.k, self.selected)
         return HeldMask(unpack(mask.words(), mask.shape[1]).T) if self.role == "transposed" else mask
 
     def weight_mask(self) -> StoredMask | HeldMask | None:
@@ -90,7 +90,7 @@ class StepSite:
 
     def key(self) -> bytes:
         """Return bytes that tell the mask from another."""
-        return self.site.trace.hash.encode() + np.packbits(self.keep).tobytes()
+        return self.site.trace.hash.encode() + np.packbits(self.selected).tobytes()
 
 
 class SingleSite:
@@ -192,14 +192,14 @@ def recorded_sites(trace: Trace) -> tuple[dict[str, StepSite], int, int]:
     if (tokens["phase"] == "decode").any():
         raise InputError(f"trace '{trace.name}' holds decoded tokens; record without new_tokens for a training step")
     batches = tokens.groupby("batch", sort=True).size().index.to_numpy()
-    keep = (tokens["batch"] == batches[len(batches) // 2]).to_numpy()
-    sequences = int(tokens["sequence"][keep].nunique())
+    selected = (tokens["batch"] == batches[len(batches) // 2]).to_numpy()
+    sequences = int(tokens["sequence"][selected].nunique())
     sites = {}
     for site in trace.sites.values():
-        sites[site.name] = StepSite(site, keep)
-        sites[f"{site.name}^T"] = StepSite(site, keep, "transposed")
-        sites[f"{site.name}^out"] = StepSite(site, keep, "output")
-    return sites, sequences, int(keep.sum()) // sequences
+        sites[site.name] = StepSite(site, selected)
+        sites[f"{site.name}^T"] = StepSite(site, selected, "transposed")
+        sites[f"{site.name}^out"] = StepSite(site, selected, "output")
+    return sites, sequences, int(selected.sum()) // sequences
 
 
 def tuning_step(

@@ -59,7 +59,7 @@ def launches(trace: Trace, batch: int = 1, speculative: int = 1) -> NDArray[np.i
         if value < 1:
             raise InputError(f"{name} = {value}: a launch has at least 1")
     found = np.full(trace.rows, -1, dtype=np.int64)
-    chosen = np.flatnonzero(trace.chosen(True, decoding_phase(trace)))
+    chosen = np.flatnonzero(trace.selected(True, decoding_phase(trace)))
     if not len(chosen):
         return found
     frame = trace.tokens.iloc[chosen]

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import torch
 
 
-def of_tokens(value: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """Return the rows of the tokens where `keep` is true, (tokens, K).
+def of_tokens(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Return the rows of the tokens where `real` is true, (tokens, K).
 
     Parameters
     ----------
     value : tensor (B, S, K) or (B S, K)
-        Activations; where it has more tokens than `keep`, the first ones are virtual tokens and do not count.
-    keep : bool tensor (B, S)
+        Activations; where it has more tokens than `real`, the first ones are virtual tokens and do not count.
+    real : bool tensor (B, S)
         Which tokens are real.
     """
-    if value.dim() == 2 and len(value) < keep.numel():  # routed tokens, padding never among them
+    if value.dim() == 2 and len(value) < real.numel():  # routed tokens, padding never among them
         return value
     if value.dim() == 2:  # OPT and some others flatten their tokens
-        value = value.reshape(len(keep), -1, value.shape[-1])
-    return value[:, value.shape[1] - keep.shape[1] :][keep]
+        value = value.reshape(len(real), -1, value.shape[-1])
+    return value[:, value.shape[1] - real.shape[1] :][real]
 
 
 class ActivationTap:

@@ -64,7 +64,7 @@ def evaluate(net: Any, inputs: Inputs, sites: list[MLPSite], task: str, progress
                 for i, value in enumerate(tap.take()):
                     if value is None:  # a block that was dropped, or that no token was routed to
                         continue
-                    real = of_tokens(value, batch.keep(sites[i].name)) != 0
+                    real = of_tokens(value, batch.real_at(sites[i].name)) != 0
                     ones[i] += int(torch.count_nonzero(real))
                     places[i] += real.numel()
                     padded_share[i] += int(torch.count_nonzero(value)) * len(rows) / value.numel()

@@ -86,7 +86,7 @@ def refit(
 
     def watch(site: MLPSite) -> Any:
         def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-            targets[site.name] = of_tokens(output, batch.keep(site.name)).float()
+            targets[site.name] = of_tokens(output, batch.real_at(site.name)).float()
             if site.name == sites[-1].name:
                 raise _Done
 
@@ -94,7 +94,7 @@ def refit(
 
     def fit(site: MLPSite) -> Any:
         def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-            x = of_tokens(inputs[0], batch.keep(site.name)).float()
+            x = of_tokens(inputs[0], batch.real_at(site.name)).float()
             _solve(module, x, targets.pop(site.name), kind)
             if site.name == sites[-1].name:
                 raise _Done
@@ -140,7 +140,7 @@ def _bare(net: Any, site: MLPSite) -> Any:
 def _tokens(sample: Sample, widest: int) -> Batch:
     """Return one batch with about as many real tokens as the widest layer's fit asks for."""
     first = next(sample.batches(1, 8))
-    each = max(1.0, float(first.mask.sum()) / len(first.rows))
+    each = max(1.0, float(first.real.sum()) / len(first.rows))
     return next(sample.batches(1, math.ceil(min(MOST_TOKENS, TOKENS_PER_INPUT * widest) / each)))
 
 

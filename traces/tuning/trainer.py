@@ -341,7 +341,9 @@ class Trainer:
         if not logged:
             return None
         with torch.no_grad():
-            real = [of_tokens(v, batch.keep(s.name)) for v, s in zip(values, self.sites, strict=True) if v is not None]
+            real = [
+                of_tokens(v, batch.real_at(s.name)) for v, s in zip(values, self.sites, strict=True) if v is not None
+            ]
             return {
                 "loss": float(loss),
                 "task_loss": float(task_loss),
@@ -410,7 +412,7 @@ class Trainer:
         terms = []
         for value, site, factor in zip(values, self.sites, self.factors, strict=True):
             if value is not None:
-                counted = value.flatten(0, -2) if loss.count_padding else of_tokens(value, batch.keep(site.name))
+                counted = value.flatten(0, -2) if loss.count_padding else of_tokens(value, batch.real_at(site.name))
                 gates = [g for c in self.built.changes if (g := c.density_factor(self.net, site)) is not None]
                 term = factor * penalty(counted, loss, progress)
                 terms.append(term * math.prod(gates) if gates else term)

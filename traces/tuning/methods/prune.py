@@ -230,7 +230,7 @@ def input_norms(net: Any, names: list[str], sample: Sample) -> dict[str, torch.T
     try:
         with th.no_grad():
             for batch in sample.batches(*CALIBRATION):
-                mask.append(batch.mask)
+                mask.append(batch.real)
                 net(**batch.inputs)
     finally:
         for handle in handles:

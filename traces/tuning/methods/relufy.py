@@ -187,7 +187,7 @@ def calibrate(net: Any, sample: Sample, part: Activation) -> dict[str, torch.Ten
         with th.no_grad():
             for batch in sample.batches(*CALIBRATION):
                 for one in watched.values():
-                    one.keep = batch.keep(one.site.name)
+                    one.real = batch.real_at(one.site.name)
                 net(**batch.inputs)
     finally:
         for one in watched.values():
@@ -221,7 +221,7 @@ class _Watched:
     def __init__(self, net: Any, site: MLPSite, part: Activation) -> None:
         self.site, self.part = site, part
         self.values: list[torch.Tensor] = []
-        self.keep: Any = None
+        self.real: Any = None
         self._own: Any = None
         self._squares: Any = 0.0
         self._seen: Any = 0.0
@@ -231,7 +231,7 @@ class _Watched:
             self._hooks.append(self._down.register_forward_pre_hook(self._product))
 
     def _activation(self, _module: Any, inputs: Any, output: torch.Tensor) -> None:
-        own = of_tokens(output if self.part.type == "threshold" else inputs[0], self.keep)
+        own = of_tokens(output if self.part.type == "threshold" else inputs[0], self.real)
         self._own = own if len(self._hooks) > 1 else None
         step = math.ceil(own.numel() * CALIBRATION[0] / QUANTILE_VALUES)
         some = own[:: max(1, step)].float()
@@ -239,7 +239,7 @@ class _Watched:
 
     def _product(self, _module: Any, inputs: Any) -> None:
         """Sum squares of u = (f(x) u) / f(x) where f(x) is large enough to divide by."""
-        own, product = self._own.float(), of_tokens(inputs[0], self.keep).float()
+        own, product = self._own.float(), of_tokens(inputs[0], self.real).float()
         use = own.abs() > MEASURABLE * own.abs().max()
         self._squares = self._squares + (product / own).where(use, product.new_zeros(())).square().sum(0)
         self._seen = self._seen + use.sum(0)

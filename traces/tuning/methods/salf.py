@@ -253,7 +253,7 @@ def _places(hidden: torch.Tensor, batch: Batch, task: str) -> tuple[torch.Tensor
         states, gold = hidden[:, :, :-1][:, keep], gold[keep]
         step = max(1, len(gold) // ROWS)
         return states[:, ::step], gold[::step]
-    real = batch.mask.to(hidden.dtype)[..., None]
+    real = batch.real.to(hidden.dtype)[..., None]
     if real.shape[1] != hidden.shape[2]:
         return hidden.mean(2), batch.labels
     return (hidden * real).sum(2) / real.sum(1), batch.labels

@@ -44,17 +44,17 @@ def test_text_with_labels(tiny_model: str, task: str, labels: tuple[float, ...],
     assert batch.rows.tolist() == [2, 0]
     assert batch.labels.dtype == dtype
     assert batch.labels.tolist() == [labels[2], labels[0]]
-    assert batch.mask.tolist() == [[True] * 3 + [False], [True] * 4]
-    assert torch.equal(batch.inputs["attention_mask"], batch.mask.long())
-    assert batch.keep("layers.0.down") is batch.mask
+    assert batch.real.tolist() == [[True] * 3 + [False], [True] * 4]
+    assert torch.equal(batch.inputs["attention_mask"], batch.real.long())
+    assert batch.real_at("layers.0.down") is batch.real
     left = inputs.batch([2, 0], "left")
-    assert left.mask.tolist() == [[False] + [True] * 3, [True] * 4]
+    assert left.real.tolist() == [[False] + [True] * 3, [True] * 4]
 
 
 def test_causal_labels_are_the_ids_without_padding(saved: dict[str, str]) -> None:
     batch = prepare(saved["gpt2"], "causal-lm", Split(TEXTS, None), 64).batch([0, 1])
-    assert torch.equal(batch.labels == IGNORED, ~batch.mask)
-    assert torch.equal(batch.labels[batch.mask], batch.inputs["input_ids"][batch.mask])
+    assert torch.equal(batch.labels == IGNORED, ~batch.real)
+    assert torch.equal(batch.labels[batch.real], batch.inputs["input_ids"][batch.real])
     model = load_model(saved["gpt2"], "causal-lm")
     one = prepare(saved["gpt2"], "causal-lm", Split(TEXTS[:1], None), 64).batch([0])
     with torch.no_grad():
@@ -66,12 +66,16 @@ def test_causal_labels_are_the_ids_without_padding(saved: dict[str, str]) -> Non
 def test_pairs_give_each_stack_its_own_mask(saved: dict[str, str]) -> None:
     inputs = prepare(saved["t5"], "seq2seq", Split(TEXTS, ("bad plot", "good", "slow film is fine", "")), 64)
     batch = inputs.batch([1, 3, 0])
-    assert batch.keep("encoder.layers.0.down").shape == (3, 6)
-    assert batch.keep("decoder.layers.1.down").tolist() == [[True] * 3 + [False], [True] * 2 + [False] * 2, [True] * 4]
+    assert batch.real_at("encoder.layers.0.down").shape == (3, 6)
+    assert batch.real_at("decoder.layers.1.down").tolist() == [
+        [True] * 3 + [False],
+        [True] * 2 + [False] * 2,
+        [True] * 4,
+    ]
     with pytest.raises(InputError, match="in no stack"):
-        batch.keep("lm_head")
+        batch.real_at("lm_head")
     assert batch.inputs["decoder_input_ids"][:, 0].tolist() == [0, 0, 0]
-    assert torch.equal(batch.labels == IGNORED, ~batch.keep("decoder.x"))
+    assert torch.equal(batch.labels == IGNORED, ~batch.real_at("decoder.x"))
     model = load_model(saved["t5"], "seq2seq")
     with torch.no_grad():  # the model's own shift of the labels gives the same loss
         ours = model(**batch.inputs, labels=batch.labels).loss
@@ -102,7 +106,7 @@ def test_images_become_a_grid_within_the_tokens(
     batch = inputs.batch([3, 1])
     assert inputs.lengths == [tokens] * 4
     assert batch.inputs["pixel_values"].shape == (2, 3, side, side)
-    assert batch.mask.shape == (2, tokens)
+    assert batch.real.shape == (2, tokens)
     assert batch.labels.tolist() == [1, 1]
     model = load_model(saved[family], "image-classification")
     with torch.no_grad():

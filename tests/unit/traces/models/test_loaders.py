@@ -412,7 +412,7 @@ def test_whisper_equals_ctranslate2_and_writes_what_is_said(tmp_path: Path) -> N
         heard = model.model.encoder(batch.inputs["input_features"]).last_hidden_state
         logits = model(**batch.inputs).logits
     # with the transcript so far, the next word is mostly the one that is said
-    keep = batch.masks["decoder"] & (batch.labels < 50256)
+    keep = batch.stacks["decoder"] & (batch.labels < 50256)
     assert (logits.argmax(-1) == batch.labels)[keep].float().mean() > 0.6
     runtime = pytest.importorskip("ctranslate2")
     package = MODELS["whisper-tiny.en"].package

@@ -95,7 +95,7 @@ def test_every_site_equals_a_plain_hook(recorded: Recorded) -> None:
         with torch.no_grad():
             model(**batch.inputs)
         for site in seen:
-            kept.setdefault(site, []).append(batch.keep(site).flatten().numpy())
+            kept.setdefault(site, []).append(batch.real_at(site).flatten().numpy())
     assert set(seen) == {n for n, s in trace.sites.items() if s.op == "down"}
     for site, parts in seen.items():
         wanted, real = np.concatenate(parts), np.concatenate(kept[site])

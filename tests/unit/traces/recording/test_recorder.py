@@ -88,8 +88,8 @@ def test_trace_holds_what_the_model_computes(recorded: traces.Trace, tiny_model:
     for index, batch_rows in enumerate(sorted_order([len(t) for t in tokens], 6)):
         batch = collate(tokens, batch_rows, 0)
         here = rows[rows["batch"] == index]
-        assert here["sequence"].tolist() == np.repeat(batch_rows, batch.mask.shape[1]).tolist()
-        assert here["real"].tolist() == batch.mask.flatten().tolist()
+        assert here["sequence"].tolist() == np.repeat(batch_rows, batch.real.shape[1]).tolist()
+        assert here["real"].tolist() == batch.real.flatten().tolist()
         for site in find_sites(model):
             (seen,) = plain_hook(model, site.module, False, batch.inputs)
             got = recorded.sites[site.name].mask(real_only=False).to_bool()[here.index]

@@ -22,7 +22,7 @@ def every(net: Any, batch: Any, module: str, entering: bool) -> list[torch.Tenso
     with torch.no_grad():
         net(**batch.inputs)
     handle.remove()
-    return [one.reshape(-1, one.shape[-1])[batch.keep(module).flatten()] for one in kept]
+    return [one.reshape(-1, one.shape[-1])[batch.real_at(module).flatten()] for one in kept]
 
 
 def after(net: Any, batch: Any, module: str, entering: bool) -> torch.Tensor:

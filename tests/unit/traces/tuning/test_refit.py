@@ -34,7 +34,7 @@ def sample_of(family: str, items: int = 64, length: int = 12) -> tuple[Batch, Sa
     mask[::2, -(length // 3) :] = False
     target = given.get("decoder_input_ids")
     both = {} if target is None else {"encoder": mask, "decoder": torch.ones(target.shape, dtype=torch.bool)}
-    batch = Batch(np.arange(items), given | {"attention_mask": mask.long()}, mask, masks=both)
+    batch = Batch(np.arange(items), given | {"attention_mask": mask.long()}, mask, stacks=both)
 
     def batches(count: int, size: int) -> Iterator[Batch]:
         yield from [batch] * count
@@ -57,7 +57,7 @@ def seen(net: Any, module: str, batch: Batch) -> tuple[Array, Array]:
     kept: list[tuple[Array, Array]] = []
 
     def hook(_module: Any, given: Any, output: Any) -> None:
-        kept.append((given[0][batch.mask].double().numpy(), output[batch.mask].double().numpy()))
+        kept.append((given[0][batch.real].double().numpy(), output[batch.real].double().numpy()))
 
     handle = net.get_submodule(module).register_forward_hook(hook)
     with torch.no_grad():
