@@ -453,7 +453,7 @@ def commands() -> str:
     from simkit import errors
     from simkit.cli import app
 
-    parts = ["# Command line\n", "Data go to stdout, progress and messages to stderr; `--json` on every reader.\n"]
+    parts = ["# Command line\n", "Results go to stdout, progress and messages to stderr; `--json` on every reader.\n"]
     parts.append(re.split(r"\n\n", getdoc(errors) or "", maxsplit=1)[1] + "\n")
     parts.append(HABITS)
 

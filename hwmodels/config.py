@@ -151,7 +151,7 @@ def from_yaml(
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Load YAML written by anybody: aliases that multiply, deep nesting and what cannot be read end in one line.
+    """Load YAML from any source: aliases that multiply, deep nesting and what cannot be read end in one line.
 
     Parameters
     ----------

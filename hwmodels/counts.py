@@ -1,4 +1,4 @@
-"""What a simulation yields: integers only. Joules are derived from them later."""
+"""Result of a simulation: integer counts, from which joules are derived later."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def kernel_hash(kernel: Kernel) -> str:
     Parameters
     ----------
     kernel : Kernel
-        Registered by anybody.
+        Any registered kernel.
 
     Returns
     -------

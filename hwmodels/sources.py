@@ -61,7 +61,7 @@ def code_hash(kernel: Any) -> str:
     Parameters
     ----------
     kernel : Kernel
-        Registered by anybody.
+        Any registered kernel.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a density-only tool would say of any design here: no mask, no order, no synchronisation.
+"""Density-only baseline: cycles of any arch from densities alone, without masks, order or synchronisation.
 
 Non-zeros of a tile drawn from a matrix are hypergeometric. A design that takes them one by one needs density x dense
 cycles. One that takes them `step` at a time from tiles of `tile` needs ``E[ceil(n / step)]`` for each tile, and one

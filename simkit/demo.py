@@ -1,4 +1,4 @@
-"""The main job: tune, record, replay and compare on real weights and real text.
+"""The demo: tune, record, replay and compare on real weights and real text.
 
 Every stage leaves a finished artefact or nothing; run again, the demo goes on at the first one that is missing.
 """

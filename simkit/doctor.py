@@ -1,4 +1,4 @@
-"""What this installation has, and what it lacks."""
+"""Inspection of an installation: packages, tools and devices that are present or missing."""
 
 from __future__ import annotations
 

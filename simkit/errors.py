@@ -6,10 +6,10 @@
 | 1 | a check failed (a validation that is off, a sweep with failed points) |
 | 2 | bad input: an unknown name, a wrong field, a missing column |
 | 3 | damaged data: a truncated or altered trace or result |
-| 4 | something could not be had: a package, a download, a device, a tool |
+| 4 | something is unavailable: a package, a download, a device, a tool |
 | 5 | numbers that are not finite: a tuning that diverged, activations with NaN |
 | 6 | storage failed: a full disk, a URL without rights |
-| 130 | stopped by the user; the same command goes on where it was |
+| 130 | stopped by the user; the same command resumes |
 
 One tree: `hwmodels` and `traces` import no sibling, so each has errors of its own. From the import of this module on,
 what they raise is of a class that belongs to their tree and to this one, so ``except sk.InputError`` catches bad input

@@ -1,4 +1,4 @@
-"""Where an artefact came from: hashes, versions, git state, device."""
+"""Provenance of artefacts: hashes, versions, git state, device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is by kind and name, for people and for ``simkit show``."""
+"""Descriptions of models, data sets and tunings by name, for ``simkit show``."""
 
 from __future__ import annotations
 

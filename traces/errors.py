@@ -37,7 +37,7 @@ class CorruptError(TraceError):
 
 
 class FetchError(TraceError):
-    """A package or download that cannot be had: the message says how to supply it by hand."""
+    """A package or download that is unavailable: the message says how to supply it by hand."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""Where and with what an artefact was made."""
+"""Provenance: where, when and with which versions an artefact was made."""
 
 from __future__ import annotations
 

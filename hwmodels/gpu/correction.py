@@ -1,4 +1,4 @@
-"""What the closed form leaves over: a smooth correction learned on the calibration shapes.
+"""Smooth correction of the closed-form GEMM time, learned on the calibration shapes.
 
 Libraries pick kernels by tables nobody publishes, so the closed form errs by the same few per cent on neighbouring
 shapes. A Gaussian process on the log residual takes that part up:

@@ -11,8 +11,8 @@ import typer
 from . import compare, cost, diff, explore, inspect, pipeline, trace, validation, verbosity
 
 EPILOG = (
-    "Exit codes: 0 done, 1 a check failed, 2 bad input, 3 damaged data, 4 something could not be had, 5 numbers that "
-    "are not finite, 6 storage failed, 130 stopped. Data go to stdout, progress and messages to stderr. NO_COLOR is "
+    "Exit codes: 0 done, 1 a check failed, 2 bad input, 3 damaged data, 4 something is unavailable, 5 numbers that "
+    "are not finite, 6 storage failed, 130 stopped. Results go to stdout, progress and messages to stderr. NO_COLOR is "
     "kept to; SIMKIT_DEBUG=1 shows where an error came from."
 )
 # what a stopped run of these has done is kept, and not done again
@@ -69,7 +69,7 @@ def main() -> None:
         if isinstance(ended, SystemExit) and ended.code != 130:
             raise
         resumes = any(word in RESUME for word in sys.argv[1:3])
-        kept = "the same command goes on where it was" if resumes else "nothing is half-written, run it again"
+        kept = "the same command resumes" if resumes else "nothing is half-written, run it again"
         typer.echo(f"simkit: stopped; {kept}", err=True)
         sys.exit(130)
     except BrokenPipeError:

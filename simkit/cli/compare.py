@@ -40,7 +40,7 @@ def methods(
     stored: Annotated[bool, typer.Option("--stored", help="Show the results that come with the package.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object each tuning.")] = False,
 ) -> None:
-    """Tune, record and replay a set of methods over seeds. A stopped comparison goes on where it was."""
+    """Tune, record and replay a set of methods over seeds. A stopped comparison resumes."""
     from simkit.explore import methods
 
     folder = methods.methods_folder(model, out)

@@ -1,4 +1,4 @@
-"""What the shell offers for a name that is being typed."""
+"""Shell completion of names: archs, tables, tunings, figures."""
 
 from __future__ import annotations
 

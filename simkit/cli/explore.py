@@ -1,4 +1,4 @@
-"""Exploring designs: sweep, search, timeline."""
+"""Commands that explore designs: sweep, search, timeline."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sweep(
     yes: Annotated[bool, typer.Option("--yes", "-y", help=f"Go ahead with more than {MANY:,} points.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Replay traces on every point of a design space. Run again, it goes on where it was."""
+    """Replay traces on every point of a design space. Run again, it resumes."""
     from simkit.explore.cluster import Cluster
     from simkit.explore.grid import plan_of
     from simkit.explore.spec import load_spec
@@ -148,7 +148,7 @@ def search(
     helper: Annotated[int, typer.Option(hidden=True)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the Pareto front as JSON.")] = False,
 ) -> None:
-    """Look for the Pareto front of a design space with Optuna. Run again, it goes on where it was."""
+    """Look for the Pareto front of a design space with Optuna. Run again, it resumes."""
     from simkit.explore.search import SearchSpec, run_search, write_front
     from simkit.explore.spec import load_spec
     from simkit.results.columns import printable

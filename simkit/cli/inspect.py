@@ -1,4 +1,4 @@
-"""Looking: ls, show, plot, report, doctor."""
+"""Commands that inspect: ls, show, plot, report, doctor."""
 
 from __future__ import annotations
 

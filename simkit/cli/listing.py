@@ -1,4 +1,4 @@
-"""What there is of each kind, as rows, for ``simkit ls`` and tab completion."""
+"""Rows of ``simkit ls`` and of tab completion, one list for each kind."""
 
 from __future__ import annotations
 

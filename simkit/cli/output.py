@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON for programs."""
+"""Printing of commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 

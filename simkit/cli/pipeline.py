@@ -1,4 +1,4 @@
-"""The road: demo, tune, record, replay."""
+"""Commands of the main pipeline: demo, tune, record, replay."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def tune(
     site: Annotated[list[str] | None, typer.Option(help="Site pattern for a model whose family is unknown.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
-    """Tune a model; a stopped run goes on where it was."""
+    """Tune a model; a stopped run resumes."""
     import traces
 
     result = traces.tune(
@@ -148,7 +148,7 @@ def record(
     merge: Annotated[bool, typer.Option(help="Fold adapters into the weights.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print facts of the trace as JSON.")] = False,
 ) -> None:
-    """Record a model's activation masks over held-out data. A stopped run goes on where it was."""
+    """Record a model's activation masks over held-out data. a stopped run resumes."""
     import traces
 
     from .trace import print_info

@@ -71,7 +71,7 @@ def import_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Make a trace of anybody's masks."""
+    """Import masks from another tool as a trace."""
     import traces
 
     made = traces.import_masks(masks, out, n=n, sites=site or None, header=header, index=index)

@@ -1,4 +1,4 @@
-"""Checking against what we did not make: validate, measure, synth."""
+"""Commands that validate against outside evidence: validate, measure, synth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much commands say on stderr: ``-q`` and ``-v``, before or after the name of any command."""
+"""Verbosity of commands on stderr: ``-q`` and ``-v``, before or after the name of any command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gap: cycles of the real masks against what a density-only tool would say, layer by layer, for each design."""
+"""Synchronisation gap: exact cycles over the cycles that a density-only model predicts, per layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a workload's ops come to on an arch, as columns: a sweep prices thousands of variants of a hundred ops.
+"""Columnar counts of a workload on one arch, so that a sweep can reprice thousands of variants.
 
 Bandwidth and clock change the stalls alone, so all the rest is laid out once as a `Layout` and shared by every variant
 that differs in nothing else.

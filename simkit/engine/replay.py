@@ -1,4 +1,4 @@
-"""The junction: a Trace's ops through an Arch's kernel, priced by an EnergyTable, into a Result."""
+"""Replay: a trace's ops run through an arch's kernel and are priced by an energy table, into a Result."""
 
 from __future__ import annotations
 

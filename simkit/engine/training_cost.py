@@ -1,4 +1,4 @@
-"""What a tuning costs while it is trained: a step's operations replayed like an inference's, and its memory."""
+"""Cost of tuning: a training step's operations replayed like an inference's, and its peak memory."""
 
 from __future__ import annotations
 

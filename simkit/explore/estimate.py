@@ -1,4 +1,4 @@
-"""How long a sweep would take, from a few points that are really replayed."""
+"""Estimate of a sweep's duration, from a few points that are replayed."""
 
 from __future__ import annotations
 

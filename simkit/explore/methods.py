@@ -1,4 +1,4 @@
-"""Tuning methods side by side: what each buys and what it costs, in accuracy, parameters, density, time and energy."""
+"""Comparison of tuning methods: accuracy, parameters, density, time and energy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets which points, and the local pool of processes.
+"""Assignment of sweep points to workers, and the local pool of processes.
 
 Workers are plain subprocesses of this interpreter that speak JSON over pipes: scripts need no ``__main__`` guard, no
 object is pickled, and a killed worker costs the batch in its hands, which is given out again.

@@ -1,4 +1,4 @@
-"""What ``simkit sweep SPEC.yaml`` reads: traces x archs x any field x energy tables.
+"""Sweep specification, read from YAML: traces x archs x any field x energy tables.
 
     traces: [out/demo/traces/*.zarr]
     archs:

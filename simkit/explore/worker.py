@@ -1,4 +1,4 @@
-"""What a sweep's worker does: open traces by path, replay points, keep each batch as one part.
+"""Worker of a sweep: opens traces by path, replays points, writes each batch as one part.
 
 ``python -m simkit.explore.worker`` serves one process of the local pool: a JSON object a line comes in on stdin (first
 the job, then lists of points), one goes out on stdout. A cluster calls `run_batch` instead.

@@ -1,4 +1,4 @@
-"""How one point of a campaign is measured on a GPU."""
+"""Measurement of one campaign point on a GPU."""
 
 from __future__ import annotations
 

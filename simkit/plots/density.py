@@ -1,4 +1,4 @@
-"""Density of the recorded activations."""
+"""Figures of the density of recorded activations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the energy goes."""
+"""Figure of the energy breakdown by component."""
 
 from __future__ import annotations
 

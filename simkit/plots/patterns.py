@@ -1,4 +1,4 @@
-"""What a density hides: unions over batches, tiles, co-activation, hot neurons, runs of zeros, overlap, entropy.
+"""Figures of mask statistics: unions, tiles, co-activation, hot neurons, runs of zeros, overlap, entropy.
 
 Each figure has the line or the level that independent neurons and tokens of the same densities would give.
 """
@@ -102,7 +102,7 @@ def tile_density(
     Parameters
     ----------
     trace : path or Trace, or a list of one
-        Whose masks, all layers.
+        The trace(s) to plot, all layers.
     ax : Axes, optional
         Axes to draw into; a new figure by default.
     op : str

@@ -1,4 +1,4 @@
-"""What density buys and what it costs."""
+"""Figures of trade-offs: accuracy against energy, Pareto fronts, tuning cost."""
 
 from __future__ import annotations
 

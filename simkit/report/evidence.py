@@ -1,4 +1,4 @@
-"""What speaks for each design: checks against published figures, and errors on measurements by others."""
+"""Evidence for each arch: checks against published figures, and errors on measurements by others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report's tables say: traces, designs, layers, provenance."""
+"""Tables of the report: traces, archs, layers, provenance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two results side by side: what a change of a design or of a trace did."""
+"""Comparison of two results, run by run: the effect of a changed design or trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far predictions are off: the numbers every validation prints."""
+"""Error statistics of predictions, printed by every validation."""
 
 from __future__ import annotations
 

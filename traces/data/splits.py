@@ -1,4 +1,4 @@
-"""What a data set is: items of one kind with labels, in a training and a held-out split."""
+"""Data sets: items of one kind with labels, in a training and a held-out split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a vision transformer cuts an image into tokens."""
+"""Patch grid of vision transformers: how an image is cut into tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress bars and load reports of transformers, turned off where this package checks the same facts itself."""
+"""Silencing of transformers' load reports and progress bars, never of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks that some tokens pass by: in a trace each is a mixture of one expert, and a token's choice 0 where it runs."""
+"""Conditionally executed blocks, stored as one-expert mixtures: choice 0 where a token runs the block."""
 
 from __future__ import annotations
 

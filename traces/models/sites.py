@@ -1,4 +1,4 @@
-"""Where the activation zeros of each model family are: one table.
+"""Sites of activation zeros in each model family: one table.
 
 A site is the *down-projection* of an MLP block: its input is exactly what a zero-skip design would skip. Names are
 those of transformers 5 (and 4 where they differ). `peft` may have wrapped the model: a module's name then has a prefix,

@@ -1,4 +1,4 @@
-"""Watch a model run and write down each operator it executes: the source of a trace's op list."""
+"""Probing a model's operators: a run is watched and every operator is written down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which copies of a batched GEMM read the same second operand, by what is executed: the query heads of one key head.
+"""Operand sharing among copies of a batched GEMM, found from what is executed (query heads of one key head).
 
 Grouped queries reach a GEMM in three ways: a fused kernel is given fewer key heads than query heads; a tensor is
 expanded, which gives a dimension of stride 0; or what was expanded is written out copy by copy. Only the last leaves no

@@ -1,4 +1,4 @@
-"""Where a model runs: the processor, or a CUDA device with a side stream for copies to the host."""
+"""Devices for recording: the processor, or a CUDA device with a side stream for copies to the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recording costs the model it looks at, measured by itself."""
+"""Overhead of a recording, measured by the recorder itself."""
 
 from __future__ import annotations
 

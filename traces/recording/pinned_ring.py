@@ -1,4 +1,4 @@
-"""From a device to the host without waiting: pinned buffers in a ring, copied into on a stream of its own."""
+"""Ring of pinned host buffers for asynchronous copies from a CUDA device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recording will do, settled before the first pass: which sequences, in which batches, at what budget."""
+"""Schedule of a recording, fixed before the first pass: sequences, batches, budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which places of a model a recording looks at, and the weight masks that belong to them."""
+"""Targets of a recording: the sites of a model, and the weight masks that belong to them."""
 
 from __future__ import annotations
 

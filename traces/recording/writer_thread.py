@@ -1,4 +1,4 @@
-"""One thread that does jobs in order behind a bounded queue: what waits for it waits in bounded memory."""
+"""Writer thread: executes jobs in order behind a bounded queue, so that waiting data take bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a trace lies on disk: Zarr v3, schema ``zeroskip.trace/1``.
+"""Layout of a trace on disk: Zarr v3, schema ``zeroskip.trace/1``.
 
 ::
 

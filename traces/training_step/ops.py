@@ -1,4 +1,4 @@
-"""What one training step of a tuning executes: forward and backward GEMMs as ops, like a trace's.
+"""Operations of one training step: forward and backward GEMMs as ops, like a trace's.
 
 A forward pass is watched with gradients on: which operand of each GEMM needs a gradient is what autograd itself decides
 the backward pass by, and a backward pass then says which of them the loss reaches. So frozen layers cut the list, and

@@ -1,4 +1,4 @@
-"""Cut traces apart, join them, and take them to other tools."""
+"""Slicing, merging and exporting traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bring masks in that another tool wrote."""
+"""Importing masks from other tools."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def import_masks(
     header: bool | None = None,
     index: bool | None = None,
 ) -> Trace:
-    """Make a trace of anybody's masks.
+    """Import masks from another tool as a trace.
 
     Parameters
     ----------

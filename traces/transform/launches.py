@@ -1,4 +1,4 @@
-"""What is launched together when recorded tokens are decoded in batches, or verified several at a time.
+"""Launches of recorded tokens when decoded in batches, or verified several at a time.
 
 A trace records each token once. In batched decoding a launch has one token of each of some sequences; in speculative
 decoding it verifies some consecutive tokens of each. Which rows those are decides the union of their masks, and so

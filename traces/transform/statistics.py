@@ -1,4 +1,4 @@
-"""What a mask looks like: unions, co-activation, hot neurons, runs, overlap between tokens, entropy.
+"""Statistics of masks: unions, co-activation, hot neurons, runs, overlap between tokens, entropy.
 
 A mask is anything with ``shape`` and ``blocks(rows)`` of packed words, such as ``site.mask()``; it is read once, block
 by block, and never unpacked.

@@ -1,4 +1,4 @@
-"""What a tuning method is made of: the facts it states, the choices it takes, and the change it makes to a model."""
+"""Interface of a tuning method: stated facts, choices, and the change to a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit the down-projections anew, so that sparser activations give nearly what the model's own gave: no gradients."""
+"""Closed-form refit of the down-projections to a sparser activation, without gradients."""
 
 from __future__ import annotations
 

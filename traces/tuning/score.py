@@ -1,4 +1,4 @@
-"""What a task's outputs are worth: correct answers, perplexity, error."""
+"""Scores of a task's outputs: correct answers, perplexity, error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into a netlist and must come out: 64 traces of each gate-level design at a density, cycle by cycle.
+"""Stimuli and expected outputs of gate-level designs: 64 traces at a density, cycle by cycle.
 
 Each function plays the memories around the design, cycle by cycle, for all traces at once, and says from the definition
 what the design must answer. Activations are i.i.d. non-zero with the given density, values uniform in 8 bits.

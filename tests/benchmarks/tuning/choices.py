@@ -2,7 +2,7 @@
 
 ``python tests/benchmarks/tuning/choices.py`` tunes a small BERT that was trained on one task to another one (a minute);
 ``... choices.py minilm-l6 vader-movie`` tunes a real model (hours on two cores). Either writes its part of
-``choices.json`` beside this file; a run that was stopped goes on where it was.
+``choices.json`` beside this file; a run that was stopped resumes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Run: ``python tests/benchmarks/tuning/density_curve.py [FOLDER [SEEDS]]`` (about an hour a seed on two idle cores). All
 learn from the first; density-refit starts from it, and so does density-distilled, from which the sparser ones go on. A
-run that was stopped goes on where it was; what is finished is kept.
+run that was stopped resumes; what is finished is kept.
 """
 
 from __future__ import annotations

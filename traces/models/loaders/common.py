@@ -1,4 +1,4 @@
-"""What every conversion shares: reading from an archive, loading strictly, saving whole."""
+"""Shared parts of the model conversions: reading archives, strict loading, atomic saving."""
 
 from __future__ import annotations
 

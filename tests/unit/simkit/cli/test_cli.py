@@ -284,7 +284,7 @@ def test_shell_completes_names(monkeypatch: pytest.MonkeyPatch, line: str, wante
 
 
 @pytest.mark.parametrize(
-    ("command", "wanted"), [("sweep", "goes on where it was"), ("plot", "nothing is half-written")]
+    ("command", "wanted"), [("sweep", "the same command resumes"), ("plot", "nothing is half-written")]
 )
 def test_stopped_by_the_user_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, wanted: str

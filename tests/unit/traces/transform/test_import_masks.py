@@ -1,4 +1,4 @@
-"""Import of anybody's masks."""
+"""Importing masks from other tools."""
 
 from __future__ import annotations
 
