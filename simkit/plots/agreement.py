@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..results.columns import require
+from .registry import figure
 from .style import axes, legend_above, mark, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 CROWD = 200
 
 
+@figure("agreement", "table")
 @styled
 def predicted_measured(
     table: pd.DataFrame,

@@ -4,71 +4,29 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import whole
+from .registry import FIGURES, SOURCES, Drawer, Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 log = logging.getLogger(__name__)
 FORMATS = (".png", ".pdf", ".svg")
-Source = Literal["result", "traces", "points", "table", "measured", "nothing"]
-# what each is, for people
-SOURCES: dict[Source, str] = {
-    "result": "results (Parquet, or a folder of parts)",
-    "traces": "traces",
-    "points": "results, or a sweep's or search's table of points",
-    "table": "a table (CSV or Parquet)",
-    "measured": "a file of measurements, or a device",
-    "nothing": "the package's own results",
-}
-
-
-class Drawer(NamedTuple):
-    """What a figure is drawn from, and the function that draws it."""
-
-    source: Source
-    draw: Callable[..., Axes]
 
 
 def drawers() -> dict[str, Drawer]:
-    """Return what `draw_to_file` knows, by name."""
-    from .. import plots
-    from . import measured
-    from .gates import energy_from_gates
-
-    return {
-        "speedup": Drawer("result", plots.speedup_bars),
-        "speedup-density": Drawer("result", plots.speedup_density),
-        "energy": Drawer("result", plots.energy_breakdown),
-        "tradeoff": Drawer("result", plots.accuracy_energy),
-        "cost": Drawer("result", plots.tuning_cost),
-        "pareto": Drawer("points", plots.pareto),
-        "stalls": Drawer("result", plots.stall_breakdown),
-        "utilisation": Drawer("result", plots.utilisation_map),
-        "roofline": Drawer("result", plots.roofline),
-        "density": Drawer("traces", plots.density_by_layer),
-        "density-map": Drawer("traces", plots.density_map),
-        "union": Drawer("traces", plots.union_density),
-        "tiles": Drawer("traces", plots.tile_density),
-        "coactivation": Drawer("traces", plots.coactivation),
-        "hot-neurons": Drawer("traces", plots.hot_neurons),
-        "zero-runs": Drawer("traces", plots.zero_runs),
-        "overlap": Drawer("traces", plots.token_overlap),
-        "entropy": Drawer("traces", plots.entropy),
-        "gap": Drawer("traces", plots.synchronisation_gap),
-        "agreement": Drawer("table", plots.predicted_measured),
-        "error-bands": Drawer("measured", measured.error_bands),
-        "predicted": Drawer("measured", measured.predicted),
-        "speedup-measured": Drawer("measured", measured.speedup_measured),
-        "joules-density": Drawer("measured", measured.joules_density),
-        "gates": Drawer("nothing", energy_from_gates),
-    }
+    """Return what `draw_to_file` knows, by name: every function of this room that registered itself."""
+    for info in iter_modules([str(Path(__file__).parent)]):
+        import_module(f"{__package__}.{info.name}")
+    return FIGURES
 
 
 def catalogue() -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..results.runs import label_of, labels_of_traces
+from .registry import figure
 from .style import AS_IS, DASHES, axes, legend_above, mark, plain_log, shown, styled
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def sites_of(trace: Trace, op: str) -> list[Any]:
     return found
 
 
+@figure("density", "traces")
 @styled
 def density_by_layer(traces: Trace | Sequence[Trace], ax: Axes | None = None, *, op: str = "down") -> Axes:
     """Plot the share of non-zeros at an op's input, layer by layer, over real tokens.
@@ -102,6 +104,7 @@ def density_by_layer(traces: Trace | Sequence[Trace], ax: Axes | None = None, *,
     return ax
 
 
+@figure("density-map", "traces")
 @styled
 def density_map(trace: Trace | Sequence[Trace], ax: Axes | None = None, *, op: str = "down", bins: int = 64) -> Axes:
     """Map density over layers and token positions, averaged over the recorded sequences.

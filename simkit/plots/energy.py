@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..results.columns import COLUMNS
 from ..results.runs import Ops
 from ..results.typeset import number
+from .registry import figure
 from .style import AS_IS, axes, bar_style, legend_above, points, styled
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ GROUPS = {
 ORDER = ["MAC", "on-chip", "DRAM", "static", "vector unit"]
 
 
+@figure("energy", "result")
 @styled
 def energy_breakdown(
     result: Result, ax: Axes | None = None, *, relative_to: str | None = None, ops: Ops = None

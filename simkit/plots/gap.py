@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..engine.gap import IID, TRACE, gap
+from .registry import figure
 from .style import axes, legend_above, mark, name_ticks, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@figure("gap", "traces")
 @styled
 def synchronisation_gap(data: Any, ax: Axes | None = None, *, ops: Iterable[str] | str = ("down",)) -> Axes:
     """Draw exact over statistical cycles, layer by layer.

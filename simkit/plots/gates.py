@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..validation.rtl.results import load_results
+from .registry import figure
 from .style import DASHES, MARKERS, PALETTE, axes, legend_above, points, styled
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ TITLES = {
 PANEL = ("dense_pe", "tensordash_pe", "cnvlutin_lanes")
 
 
+@figure("gates", "nothing")
 @styled
 def energy_from_gates(
     results: dict[str, Any] | None = None, ax: Axes | None = None, designs: tuple[str, ...] = PANEL

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..validation.bundles import bundle_predictions, validate_bundle
 from ..validation.gemm import gpus, validate_gemms
 from ..validation.gpu import curve, joules_curve, predictions
+from .registry import figure
 from .validation import curve_against_density, error_by_band, predicted_against_measured
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def _file(name: str, kind: str) -> Path:
     return path
 
 
+@figure("error-bands", "measured")
 def error_bands(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     """Error of each timing model by band of tokens, on rows that no fit saw.
 
@@ -51,6 +53,7 @@ def error_bands(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     return error_by_band(rows, next(row["set"] for row in rows if "bands" in row), ax)
 
 
+@figure("predicted", "measured")
 def predicted(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     """Seconds predicted against seconds measured, on rows that no fit saw.
 
@@ -66,6 +69,7 @@ def predicted(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     return predicted_against_measured(table["predicted"].to_numpy(), table["measured"].to_numpy(), ax)
 
 
+@figure("speedup-measured", "measured")
 def speedup_measured(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     """Speed-up of a sparse kernel over dense against density, measured and predicted.
 
@@ -81,6 +85,7 @@ def speedup_measured(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     return curve_against_density(table["density"].to_numpy(), {name: table[name].to_numpy() for name in names}, ax)
 
 
+@figure("joules-density", "measured")
 def joules_density(inputs: Sequence[str], ax: Axes | None = None) -> Axes:
     """Joules of one token's down-projection against density on a GPU, its fastest kernel beside dense.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..results.runs import labels_of_traces
 from .density import one_trace, sites_of, tuning_name
+from .registry import figure
 from .style import AS_IS, DASHES, axes, legend_above, mark, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ INDEPENDENT = "if independent"
 RAREST = 1e-4
 
 
+@figure("union", "traces")
 @styled
 def union_density(
     traces: Traces, ax: Axes | None = None, *, op: str = "down", batches: Sequence[int] = BATCHES
@@ -92,6 +94,7 @@ def union_density(
     return ax
 
 
+@figure("tiles", "traces")
 @styled
 def tile_density(
     trace: Traces, ax: Axes | None = None, *, op: str = "down", rows: Sequence[int] = TILE_ROWS,
@@ -147,6 +150,7 @@ def tile_density(
     return ax
 
 
+@figure("coactivation", "traces")
 @styled
 def coactivation(
     trace: Traces, ax: Axes | None = None, *, op: str = "down", layer: int | None = None, neurons: int = NEURONS
@@ -216,6 +220,7 @@ def phi(together: Floats) -> Floats:
     return np.where(np.outer(spread, spread) > 0, found, np.nan)
 
 
+@figure("hot-neurons", "traces")
 @styled
 def hot_neurons(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> Axes:
     """Plot which share of the non-zeros the hottest neurons hold.
@@ -266,6 +271,7 @@ def hot_neurons(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> 
     return ax
 
 
+@figure("zero-runs", "traces")
 @styled
 def zero_runs(traces: Traces, ax: Axes | None = None, *, op: str = "down", longest: int = 256) -> Axes:
     """Plot how long runs of zeros along a token's row are: what run-length formats and skip windows live on.
@@ -326,6 +332,7 @@ def zero_runs(traces: Traces, ax: Axes | None = None, *, op: str = "down", longe
     return ax
 
 
+@figure("overlap", "traces")
 @styled
 def token_overlap(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> Axes:
     """Plot how much of a token's non-zeros the next token shares, layer by layer.
@@ -368,6 +375,7 @@ def token_overlap(traces: Traces, ax: Axes | None = None, *, op: str = "down") -
     return _by_layer(traces, ax, op, found, "overlap of neighbouring tokens", INDEPENDENT)
 
 
+@figure("entropy", "traces")
 @styled
 def entropy(traces: Traces, ax: Axes | None = None, *, op: str = "down") -> Axes:
     """Plot the information in a mask, layer by layer: the bits that a store needs for each bit of the mask.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..results.runs import Ops, arch_of
+from .registry import figure
 from .style import DASHES, FILLS, MARKERS, PALETTE, axes, legend_above, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..results.result import Result
 
 
+@figure("roofline", "result")
 @styled
 def roofline(result: Result, ax: Axes | None = None, *, ops: Ops = None, archs: Sequence[Arch] | None = None) -> Axes:
     """Plot the ops of each arch against its dense roof.

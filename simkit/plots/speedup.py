@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..results.runs import Ops
 from .energy import row_bars, rows_aspect
+from .registry import figure
 from .style import AS_IS, axes, grouped_bars, legend_above, mark, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ LOG_FROM = 8.0
 MAX_CAUSES = 5
 
 
+@figure("speedup", "result")
 @styled
 def speedup_bars(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> Axes:
     """Draw latency of the dense baseline over latency with the trace's masks, DRAM stalls included.
@@ -70,6 +72,7 @@ def speedup_bars(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> 
     return ax
 
 
+@figure("speedup-density", "result")
 @styled
 def speedup_density(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> Axes:
     """Plot the speed-up in compute cycles of each layer against the density of its MACs.
@@ -120,6 +123,7 @@ def speedup_density(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     return ax
 
 
+@figure("stalls", "result")
 @styled
 def stall_breakdown(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> Axes:
     """Stack where each run's time goes: useful work, lost slots by cause, and waiting for DRAM.
@@ -204,6 +208,7 @@ def stall_shares(result: Result, ops: Ops = None) -> pd.DataFrame:
     return stacked.loc[:, (stacked > 0).any()]
 
 
+@figure("utilisation", "result")
 @styled
 def utilisation_map(result: Result, ax: Axes | None = None, *, arch: str | None = None) -> Axes:
     """Map how busy each PE or lane is, layer by layer: busy cycles over the op's compute cycles.

@@ -11,6 +11,7 @@ import pandas as pd
 from ..errors import InputError
 from ..results.columns import column_of, maximised, require
 from ..results.runs import Ops, measured, trace_labels
+from .registry import figure
 from .style import DASHES, MARKERS, PALETTE, axes, legend_above, mark, plain_log, points, shown, styled
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..results.result import Result
 
 
+@figure("tradeoff", "result")
 @styled
 def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) -> Axes:
     """Plot held-out accuracy against energy per token: one line for each arch, one marker for each tuning.
@@ -87,6 +89,7 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     return ax
 
 
+@figure("cost", "result")
 @styled
 def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_seconds", gain: str = "accuracy") -> Axes:
     """Plot what each tuning cost against what it reached.
@@ -146,6 +149,7 @@ def tuning_cost(result: Result, ax: Axes | None = None, *, cost: str = "train_se
     return ax
 
 
+@figure("pareto", "points")
 @styled
 def pareto(
     points_of: Result | pd.DataFrame,

@@ -55,7 +55,7 @@ METHOD = Method(
     notes=(
         "The paper routes whole layers; here the MLP sub-block alone is conditional and attention sees all tokens, so "
         "that a saving is never more than the routed share of the MLP's MACs, less what adapters and routers add. "
-        "Whether the paper scales routed tokens by lambda at inference too is unknown (the text was unavailable): here it "
+        "Whether the paper scales routed tokens by lambda at inference is unknown (the text was unavailable): here it "
         "does not."
     ),
     module=Conditional,
