@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .config import Area, Bandwidth, Clock, Figure, Frozen, Node, Power, Size, content_hash, faults, from_yaml, packaged
 from .errors import InputError, nearest
+from .mapping.levels import FLAT, QUANTITIES, Level, LevelSpec, MappingSpec, check_specs, flat_fields, rooms
+from .mapping.space import Dataflow
 from .units import parse
 
 # source of a figure that `Arch.with_` changed
@@ -50,15 +52,20 @@ class Memory(Frozen):
     burst : Figure
         Smallest DRAM transfer, byte.
     activation_buffer, weight_buffer : Figure
-        On-chip buffers, byte; half of each is filled while the other half is used.
+        On-chip buffers, byte: of inputs and outputs, and of weights.
     weights : {"streamed", "resident"}
-        Whether weights come from DRAM at every launch, or live on the chip.
+        Whether weights come from DRAM at every launch, or live on the chip as far as they fit.
     activation_format, weight_format : str
         How operands are stored: ``dense``; ``bitmap`` (one bit an element); ``offset`` (an index with each
         non-zero); ``csc`` (a short run length with each non-zero, padding zeros where a run overflows);
         ``two_four`` (2 bits an entry).
     index_bits : Figure, optional
         Width of the index for ``offset`` and ``csc``.
+    weight_fetch : {"all", "needed"}
+        Whether a launch that streams its weights fetches all of them, or only the rows of K that one of its tokens
+        has a non-zero activation for, each in whole bursts.
+    levels : list of LevelSpec, optional
+        Memory levels, DRAM first, instead of `bandwidth`, `burst` and the two buffers, which then follow from it.
     """
 
     bandwidth: Bandwidth
@@ -69,6 +76,41 @@ class Memory(Frozen):
     activation_format: Format = "dense"
     weight_format: Format = "dense"
     index_bits: Figure | None = None
+    weight_fetch: Literal["all", "needed"] = "all"
+    levels: list[LevelSpec] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat_fields_follow(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not isinstance(raw.get("levels"), list):
+            return raw
+        try:
+            specs = [LevelSpec.model_validate(one) for one in raw["levels"]]
+            check_specs(specs)
+        except ValueError:
+            # reported where it is, once the fields are read one by one
+            return {**dict.fromkeys(FLAT, Figure(value=1.0, source="none", status="assumed")), **raw}
+        return {**flat_fields(specs), **raw}
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_are_a_hierarchy(cls, levels: list[LevelSpec] | None) -> list[LevelSpec] | None:
+        if levels is not None:
+            check_specs(levels)
+        return levels
+
+    @model_validator(mode="after")
+    def _stated_once(self) -> Memory:
+        for name, figure in flat_fields(self.levels).items() if self.levels is not None else ():
+            if getattr(self, name) != figure:
+                raise ValueError(f"memory.{name} and memory.levels are both given; state it in memory.levels alone")
+        return self
+
+    @cached_property
+    def rooms(self) -> tuple[Level, ...]:
+        """Levels without their bandwidths: all that decides what fits."""
+        flat = (float(figure.value) for figure in (self.burst, self.activation_buffer, self.weight_buffer))
+        return rooms(self.levels, *flat)
 
     @field_validator("index_bits")
     @classmethod
@@ -92,6 +134,9 @@ class Rules(Protocol):
 
     def fitting(self, arch: Arch, name: str, value: Any, /) -> Any:
         """Return a parameter's value in the type that the kernel declares."""
+
+    def dataflow_of(self, arch: Arch, /) -> Dataflow:
+        """Return what an arch's kernel fixes about the loops around its array."""
 
     def arch_faults(self, arch: Arch, /) -> Iterator[tuple[list[Any], str]]:
         """Yield place and message of each thing that an arch and its kernel disagree about."""
@@ -130,6 +175,8 @@ class Arch(Frozen):
         ``activation``, ``weight``, ``accumulator`` widths in bits.
     memory : Memory
         DRAM and buffers.
+    mapping : MappingSpec
+        How ops are cut to fit the buffers: searched, or by hand.
     actions : dict of str to Action
         ``"component.action"`` -> price.
     static_power : Figure
@@ -163,6 +210,7 @@ class Arch(Frozen):
     node: Node
     bits: dict[Literal["activation", "weight", "accumulator"], Figure]
     memory: Memory
+    mapping: MappingSpec = MappingSpec()
     actions: dict[str, Action]
     static_power: Power
     area: Area | None = None
@@ -208,6 +256,11 @@ class Arch(Frozen):
         word = "two-sided" if {"activation", "weight"} <= set(skips) else "one-sided"
         return f"{word} ({', '.join(skips)})"
 
+    @property
+    def dataflow(self) -> Dataflow:
+        """What its kernel fixes about the loops around the array."""
+        return _rules().dataflow_of(self)
+
     def param(self, name: str) -> Any:
         """Return the plain value of a parameter."""
         return self.params[name].value
@@ -235,20 +288,24 @@ class Arch(Frozen):
         data = self.model_dump()
         for key, value in changes.items():
             name = key.replace("__", ".")
-            if name not in self.settable():
-                raise InputError(f"arch '{self.name}' has no field '{name}'" + nearest(name, self.settable()))
-            path = ["params", name] if name in self.params else name.split(".")
-            node = data
-            for part in path[:-1]:
-                node = node[part]
-            if isinstance(value, dict):
+            self._check_settable(name)
+            parts = ["params", name] if name in self.params else name.split(".")
+            node: Any = data
+            for part in parts[:-1]:
+                node = next(one for one in node if one["name"] == part) if isinstance(node, list) else node[part]
+            last = parts[-1]
+            if isinstance(value, dict) and name not in _CHOICES:
                 given = {"source": "override", "status": "assumed", **value}
-                node[path[-1]] = given | {"value": self._taken(name, value.get("value"))}
+                node[last] = given | {"value": self._taken(name, value.get("value"))}
                 continue
-            taken, old = self._taken(name, value), node.get(path[-1])
-            was = f"was {old['value']}" if isinstance(old, dict) else "was not stated"
+            taken, old = self._taken(name, value), node.get(last)
+            was = f"was {old['value']}" if isinstance(old, dict) and "value" in old else "was not stated"
             figure = {"value": taken, "source": "override", "status": "assumed", "note": was}
-            node[path[-1]] = taken if name in _CHOICES else figure
+            node[last] = taken if name in _CHOICES else figure
+        if data["memory"]["levels"] is not None:
+            # they follow from the levels
+            for name in FLAT:
+                del data["memory"][name]
         label = ",".join(f"{key.replace('__', '.')}={value}" for key, value in changes.items())
         data["name"] = f"{self.name}[{label}]"
         data["variant_of"] = self.variant_of or self.name
@@ -258,17 +315,28 @@ class Arch(Frozen):
             told = [f"arch '{self.name}': {label}: {message}" for _, message in faults(error, Arch)]
             raise InputError("\n".join(told)) from None
 
+    def _check_settable(self, name: str) -> None:
+        if self.memory.levels is not None and name in [f"memory.{one}" for one in FLAT]:
+            names = ", ".join(spec.name for spec in self.memory.levels)
+            raise InputError(
+                f"arch '{self.name}' states memory.levels, from which {name} follows; set memory.levels.NAME.FIELD "
+                f"(NAME is one of {names})"
+            )
+        if name not in self.settable():
+            raise InputError(f"arch '{self.name}' has no field '{name}'" + nearest(name, self.settable()))
+
     def _taken(self, name: str, value: Any) -> Any:
         """Turn what was given for a field into the type and unit inside; what is out of range is refused later."""
         if name in self.params:
             return _rules().fitting(self, name, value)
         if name in _CHOICES:
             return value
-        if name not in _DIMENSIONS:
+        dimension = _dimension(name)
+        if dimension is None:
             return _number(self.name, name, value)
         try:
             # a plain number would pass for one in the unit inside
-            return parse(value, _DIMENSIONS[name])
+            return parse(value, dimension)
         except InputError as error:
             raise InputError(f"arch '{self.name}': {name}: {error}") from None
 
@@ -298,11 +366,22 @@ class Arch(Frozen):
     def settable(self) -> list[str]:
         """List the names `with_` takes, and no others."""
         fields = ("clock", "node", "static_power", "area", "vector_lanes")
-        memory = (f"memory.{name}" for name in Memory.model_fields)
-        return [*self.params, *fields, *memory, *(f"bits.{name}" for name in self.bits)]
+        memory = [f"memory.{name}" for name in Memory.model_fields if name != "levels"]
+        if self.memory.levels is not None:
+            memory = [name for name in memory if name.removeprefix("memory.") not in FLAT]
+            stated = [(spec, field) for spec in self.memory.levels for field in QUANTITIES]
+            memory += [f"memory.levels.{spec.name}.{field}" for spec, field in stated if getattr(spec, field)]
+        mapping = (f"mapping.{name}" for name in MappingSpec.model_fields)
+        return [*self.params, *fields, *memory, *mapping, *(f"bits.{name}" for name in self.bits)]
 
 
-_CHOICES = ("memory.weights", "memory.activation_format", "memory.weight_format")
+_CHOICES = (
+    "memory.weights",
+    "memory.activation_format",
+    "memory.weight_format",
+    "memory.weight_fetch",
+    *(f"mapping.{name}" for name in MappingSpec.model_fields),
+)
 _DIMENSIONS = {
     "clock": "clock",
     "node": "node",
@@ -313,6 +392,13 @@ _DIMENSIONS = {
     "memory.activation_buffer": "size",
     "memory.weight_buffer": "size",
 }
+
+
+def _dimension(name: str) -> str | None:
+    """Dimension of a field; None for a number without unit."""
+    if name.startswith("memory.levels."):
+        return QUANTITIES[name.rpartition(".")[2]]
+    return _DIMENSIONS.get(name)
 
 
 def _number(arch: str, name: str, value: Any) -> int | float:
@@ -371,6 +457,9 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             out[path] = value["value"]
         elif isinstance(value, dict):
             out.update(_flat(value, path + "."))
+        elif _named(value):
+            for one in value:
+                out.update(_flat(one, f"{path}.{one['name']}."))
         else:
             out[path] = value
     return out
@@ -387,11 +476,21 @@ _SHOWN = {
     "memory.activation_buffer": (1 / 1024, "KiB"),
     "memory.weight_buffer": (1 / 1024, "KiB"),
 }
+_SHOWN_OF_LEVEL = {
+    "size": _SHOWN["memory.weight_buffer"],
+    "bandwidth": _SHOWN["memory.bandwidth"],
+    "burst": _SHOWN["memory.burst"],
+    "width": (1.0, "bit"),
+}
 
 
 def with_unit(name: str, value: Any) -> str:
     """Write the value of an arch's field, such as ``memory.bandwidth``, with its unit; parameters have none."""
-    factor, unit = _SHOWN.get(name, (1.0, "bit" if name.startswith("bits.") else ""))
+    usual = (1.0, "bit" if name.startswith("bits.") else "")
+    if name.startswith("memory.levels."):
+        factor, unit = _SHOWN_OF_LEVEL.get(name.rpartition(".")[2], usual)
+    else:
+        factor, unit = _SHOWN.get(name, usual)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value * factor:,.6g} {unit}".strip()
@@ -412,6 +511,14 @@ def _figures(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict
             yield prefix + key, value
         elif isinstance(value, dict):
             yield from _figures(value, f"{prefix}{key}.")
+        elif _named(value):
+            for one in value:
+                yield from _figures(one, f"{prefix}{key}.{one['name']}.")
+
+
+def _named(value: Any) -> bool:
+    """Whether a value is a list of named things, such as memory levels."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "name" in one for one in value)
 
 
 def list_archs() -> list[str]:

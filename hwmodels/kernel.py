@@ -8,6 +8,7 @@ from typing import Any
 
 from .arch import Arch
 from .counts import Compute
+from .mapping.space import Dataflow
 from .op import Op
 
 
@@ -67,6 +68,9 @@ class Kernel:
         non-zeros one at a time. Without it, the gap of the kernel is refused.
     waits_in : str
         Arch that shows the waiting of this family's rows, lanes, PEs or tiles in the gap figure; empty where none wait.
+    dataflow : callable
+        ``dataflow(params) -> Dataflow``: what the design fixes about tiles and loop orders, within which the mapping
+        of an op is searched; nothing by default.
 
     Examples
     --------
@@ -87,3 +91,4 @@ class Kernel:
     additive: bool = True
     baseline: DensityBaseline | None = None
     waits_in: str = ""
+    dataflow: Callable[[Any], Dataflow] = lambda params: Dataflow()

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from .arch import Arch, Memory
 from .counts import Compute, Counts
 from .kernel import Kernel
+from .mapping.residency import Residence
 from .memory import Movement, combine, join, movement
 from .op import Op
 from .registry import kernel_of, params_of, seen_by
@@ -68,8 +69,8 @@ class Memo:
         """Do as `hwmodels.simulate` does, with the same result."""
         return counts_of(self.move(op, arch), arch)
 
-    def move(self, op: Op, arch: Arch) -> Moved:
-        """Return what an op does on an arch before bandwidth and clock."""
+    def move(self, op: Op, arch: Arch, own: Residence | None = None, dense: Residence | None = None) -> Moved:
+        """Return what an op does on an arch before bandwidth and clock; residences as in `memory.movement`."""
         kernel, params = kernel_of(arch), params_of(arch)
         seen = self._as_seen(kernel, op, arch)
         counted = self._counted.setdefault(seen, {})
@@ -77,7 +78,13 @@ class Memo:
         if compute.dram_bytes is not None:
             return Moved(seen, compute, None)
         moved = self._moved.setdefault(compute, {})
-        return Moved(seen, compute, remembered(moved, "", arch, lambda view: movement(seen, view, compute)))
+        where = f"{own} {dense}"
+        found = remembered(moved, where, arch, lambda view: movement(seen, view, compute, own, dense))
+        return Moved(seen, compute, found)
+
+    def seen(self, op: Op, arch: Arch) -> Op:
+        """Return the op as a design sees it, the same object each time."""
+        return self._as_seen(kernel_of(arch), op, arch)
 
     def _as_seen(self, kernel: Kernel, op: Op, arch: Arch) -> Op:
         known = self._seen.get(op, {})

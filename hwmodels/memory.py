@@ -1,29 +1,36 @@
 """The memory side: bytes moved, and the cycles in which compute waits for them.
 
-Every launch moves its input activations in, its weights in (unless they live on the chip, and fit) and its outputs out.
-Work is tiled by tokens so that a tile's activations fill half the activation buffer; the other half is filled
-meanwhile, so a tile takes ``max(compute, transfer)``. Where the weights do not fit half the weight buffer they
-stream once per token tile. The first tile's activations and first half-buffer of weights cannot be hidden.
+Every launch moves its input activations in, its weights in (unless they live on the chip) and its outputs out, as often
+as its mapping says (`hwmodels.mapping`). What the mapping does not expose is moved beside the computing:
 
-    stall = fill + sum_t max(0, transfer_t - compute_t)
+    stall = sum over launches of  exposed / rate + max(0, (bytes - exposed) / rate - compute)
 
 Copies that share their second operand (the query heads of one key head) are one launch of all their rows: what they
-share moves once for the group, or once for each tile of the group's rows where it does not fit.
+share moves once for the group, or as often as the mapping of all these rows fetches it where it does not fit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arch import Arch
-from .counting.groups import group_starts
+from .counting.groups import group_starts, grouped_blocks
 from .counting.run_lengths import run_entries
 from .counts import Compute, Counts
 from .errors import InputError
+from .gpu.sparse import union_rows
+from .hierarchy import levels_of, rooms_of, word_bytes
+from .mapping.launches import Tiles, Ways
+from .mapping.levels import Level, stages_of
+from .mapping.residency import Residence, residences
+from .mapping.search import Buffer, Fit, Front, by_hand, front_of
+from .mapping.space import Mapping
 from .op import Op
 
 
@@ -66,82 +73,244 @@ def stored_bits(
 
 
 def traffic(op: Op, arch: Arch) -> Traffic:
-    """Count the bytes of one copy of an op, read alone."""
+    """Count the bytes of one copy of an op."""
     memory = arch.memory
-    act_bits, weight_bits = int(arch.bits["activation"].value), int(arch.bits["weight"].value)
+    act_bits = int(arch.bits["activation"].value)
     index_bits = int(memory.index_bits.value) if memory.index_bits else 0
     kept: NDArray[np.int64] | int = op.token_nonzeros
     if memory.activation_format == "csc" and op.activation is not None:
         kept = run_entries(op.activation, index_bits)
     activations = stored_bits(kept, op.k, memory.activation_format, act_bits, index_bits) / 8
+    return Traffic(activations, weight_bytes(op, arch), op.n * act_bits / 8)
+
+
+def weight_bytes(op: Op, arch: Arch) -> float:
+    """Bytes of one copy of an op's weights, or second operand, as stored."""
+    memory = arch.memory
+    index_bits = int(memory.index_bits.value) if memory.index_bits else 0
     kept = op.weight_nonzeros // op.repeat
     if memory.weight_format == "csc" and op.weight is not None:
         kept = int(run_entries(op.weight, index_bits).sum())
-    weights = float(stored_bits(kept, op.n * op.k, memory.weight_format, weight_bits, index_bits)) / 8
-    return Traffic(activations, weights, op.n * act_bits / 8)
-
-
-class Tiles(NamedTuple):
-    """What each tile of tokens moves and computes; nothing here depends on bandwidth or clock.
-
-    Parameters
-    ----------
-    starts : int64[tiles]
-        First row; of copies that share their second operand, among the rows of the group.
-    opens : bool[tiles]
-        Whether it is the first of its launch.
-    inputs, weights, outputs : float64[tiles]
-        Bytes in whole bursts.
-    fill : float64[tiles]
-        Bytes that must be there before the launch can compute; 0 but for the first tile of a launch.
-    busy : float64[tiles]
-        Compute cycles.
-    """
-
-    starts: NDArray[np.int64]
-    opens: NDArray[np.bool_]
-    inputs: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    outputs: NDArray[np.float64]
-    fill: NDArray[np.float64]
-    busy: NDArray[np.float64]
-
-    @property
-    def bytes(self) -> NDArray[np.float64]:
-        """Bytes of each tile, all directions."""
-        return self.inputs + self.weights + self.outputs
-
-    def stall_cycles(self, bytes_per_cycle: float) -> int:
-        """Cycles in which compute waits, ``fill + sum_t max(0, transfer_t - compute_t)``."""
-        late = np.maximum(0.0, (self.bytes - self.fill) / bytes_per_cycle - self.busy)
-        return int(np.ceil((self.fill / bytes_per_cycle).sum() + late.sum()))
+    bits = int(arch.bits["weight"].value)
+    return float(stored_bits(kept, op.n * op.k, memory.weight_format, bits, index_bits)) / 8
 
 
 class Movement(NamedTuple):
-    """The memory side of an op on an arch, before bandwidth and clock: its tiles, the dense baseline's, and bytes.
+    """The memory side of an op on an arch, before bandwidth and clock.
 
-    All of one group of copies: there are ``op.groups`` of them.
+    Parameters
+    ----------
+    ways, dense : Ways
+        What each launch may move, with the op's masks and of its dense baseline.
+    copies : int
+        How often that happens: once for each group of copies that share their second operand, ``op.groups``.
     """
 
-    tiles: Tiles
-    dense: Tiles
-    activation_bytes: int
-    weight_bytes: int
+    ways: Ways
+    dense: Ways
+    copies: int
 
 
-def movement(op: Op, arch: Arch, compute: Compute) -> Movement:
-    """Tile an op by tokens and say what each tile moves."""
-    moved, dense_op = traffic(op, arch), op.dense()
+def movement(
+    op: Op, arch: Arch, compute: Compute, own: Residence | None = None, dense: Residence | None = None
+) -> Movement:
+    """Map an op, and say what each launch moves under every mapping that may be its best.
+
+    Parameters
+    ----------
+    op, arch
+        What runs where.
+    compute : Compute
+        What the kernel counted.
+    own, dense : Residence, optional
+        Where the weights are, as they are and uncompressed; by default the op has the chip to itself.
+
+    Raises
+    ------
+    InputError
+        If no tile fits a level, or a mapping given by hand does not.
+    """
     rate = _token_cycles(op, compute)
-    tiles = _tiles(op, arch, moved, rate)
     # a run as long as the dense one is the dense one: launches of unlike length must not tell them apart
     as_dense = compute.cycles == compute.dense_cycles
     dense_rate = rate if as_dense else np.full(op.m, compute.dense_cycles / op.repeat / op.m)
     return Movement(
-        tiles=tiles,
-        dense=_tiles(dense_op, arch, traffic(dense_op, arch), dense_rate),
-        activation_bytes=round(moved.activation_bytes.sum()) * op.shared,
-        weight_bytes=round(moved.weight_bytes * np.count_nonzero(tiles.weights)),
+        ways=_ways(op, arch, rate, own),
+        dense=_ways(op.dense(), arch, dense_rate, dense),
+        copies=op.groups,
+    )
+
+
+class _Launches(NamedTuple):
+    """Launches of an op: first token, tokens, cycles, and bytes of one pass over each operand, useful and in bursts."""
+
+    starts: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    busy: NDArray[np.float64]
+    useful: NDArray[np.float64]
+    bursts: NDArray[np.float64]
+
+
+def _ways(op: Op, arch: Arch, token_cycles: NDArray[np.float64], residence: Residence | None) -> Ways:
+    moved = traffic(op, arch)
+    stage = _stage(arch)
+    if residence is None:
+        residence = Residence(lives_on_chip(op, arch, moved.weight_bytes, stage))
+    launches = _launches(op, arch, moved, token_cycles, residence)
+    buffers = [_buffer(level, residence) for level in stage]
+    fit = _fit(op, arch, moved, residence)
+    parts = []
+    for size in np.unique(launches.tokens).tolist():
+        alike = np.flatnonzero(launches.tokens == size)
+        extremes = _extremes(launches.bursts[alike])
+        parts.append((alike, _front(op, arch, int(size), buffers, fit, extremes)))
+    return _laid_out(launches, parts, fit, arch)
+
+
+def _front(
+    op: Op, arch: Arch, tokens: int, buffers: Sequence[Buffer], fit: Fit, loads: Sequence[tuple[float, float, float]]
+) -> Front:
+    dataflow, shape, spec = arch.dataflow, (tokens, op.k, op.n), arch.mapping
+    try:
+        if spec.tile is None:
+            return front_of(shape, buffers, fit, dataflow, loads)
+        tile = (spec.tile.get("m", tokens), spec.tile.get("k", op.k), spec.tile.get("n", op.n))
+        mapping = Mapping(tile, spec.order, frozenset(spec.stays), frozenset(spec.doubled))
+        return by_hand(mapping, shape, buffers, fit, dataflow)
+    except InputError as error:
+        raise InputError(f"arch '{arch.name}': op '{op.name}' of layer {op.layer}: {error}") from None
+
+
+def _stage(arch: Arch) -> list[Level]:
+    stages = stages_of(rooms_of(arch))
+    if len(stages) > 1:
+        outer, inner = stages[0][-1].name, stages[1][0].name
+        raise InputError(
+            f"arch '{arch.name}': memory level '{inner}' lies below '{outer}'; one stage of buffers under the top is "
+            "mapped, so leave the inner one to the kernel's own counts"
+        )
+    return stages[0]
+
+
+def lives_on_chip(op: Op, arch: Arch, weight_bytes: float, stage: Sequence[Level] | None = None) -> bool:
+    """Whether an op that has the chip to itself keeps its weights there."""
+    if arch.memory.weights == "streamed" or not op.has_weight:
+        return False
+    return weight_bytes <= weight_room(arch, stage)
+
+
+def weight_room(arch: Arch, stage: Sequence[Level] | None = None) -> float:
+    """Bytes of the level that holds weights."""
+    return next(level.size_bytes for level in stage or _stage(arch) if "weight" in level.holds)
+
+
+def model_residences(ops: Sequence[Op], arch: Arch) -> list[Residence]:
+    """Decide where the weights of every op of a model live on an arch.
+
+    Parameters
+    ----------
+    ops : sequence of Op
+        All ops in the order of the model; those of one layer and name share their weights.
+    arch : Arch
+        Where they run.
+    """
+    own = [op for op in ops if op.has_weight]
+    if arch.memory.weights == "streamed" or not own:
+        return [Residence(False) for _ in ops]
+    sizes: dict[tuple[int, str], float] = {}
+    for op in own:
+        if (op.layer, op.name) not in sizes:
+            sizes[op.layer, op.name] = weight_bytes(op, arch) * op.groups
+    dataflow, stream = arch.dataflow, 0.0
+    for op in ops:
+        _, k, n = dataflow.grain(op.m, op.k, op.n)
+        stream = max(stream, 2 * k * n * weight_bytes(op, arch) / (op.n * op.k))
+    stays = residences(list(sizes.values()), weight_room(arch), stream, others_stream=len(own) < len(ops))
+    found = dict(zip(sizes, stays, strict=True))
+    return [found[op.layer, op.name] if op.has_weight else stays[0]._replace(on_chip=False) for op in ops]
+
+
+def _buffer(level: Level, residence: Residence) -> Buffer:
+    taken = residence.taken_bytes if "weight" in level.holds and not residence.on_chip else 0.0
+    return Buffer(level.name, level.size_bytes - taken, tuple(sorted(level.holds)))
+
+
+def _fit(op: Op, arch: Arch, moved: Traffic, residence: Residence) -> Fit:
+    """Room of an element, of the fullest token and the weights as stored, in sixteenths of a word: ops nearly alike
+    then share one search."""
+    words = word_bytes(arch)
+
+    def rounded(size: float, word: float) -> float:
+        return max(1.0, np.ceil(size / word * 16)) / 16 * word
+
+    return Fit(
+        activation=rounded(float(moved.activation_bytes.max()) / op.k, words["activation"]),
+        weight=0.0 if residence.on_chip else rounded(moved.weight_bytes / (op.n * op.k), words["weight"]),
+        output=words["output"],
+        partial_sum=int(arch.bits["accumulator"].value) / 8,
+    )
+
+
+def _launches(op: Op, arch: Arch, moved: Traffic, token_cycles: NDArray[np.float64], residence: Residence) -> _Launches:
+    burst = rooms_of(arch)[0].burst_bytes
+    starts = group_starts(op, min(op.batch or op.m, op.m))
+    tokens = np.diff(starts) * op.shared
+    useful = np.zeros((len(tokens), 3))
+    useful[:, 0] = np.add.reduceat(moved.activation_bytes, starts[:-1]) * op.shared
+    useful[:, 2] = moved.output_bytes_per_token * tokens
+    bursts = np.ceil(useful / burst) * burst
+    if not residence.on_chip:
+        useful[:, 1] = moved.weight_bytes
+        bursts[:, 1] = np.ceil(moved.weight_bytes / burst) * burst
+        if arch.memory.weight_fetch == "needed" and op.has_weight and op.activation is not None:
+            row = moved.weight_bytes / op.k
+            rows = np.concatenate([union_rows(*part).rows for part in grouped_blocks(op.activation, starts)])
+            useful[:, 1] = rows * row
+            bursts[:, 1] = np.minimum(bursts[:, 1], rows * np.ceil(row / burst) * burst)
+    busy = np.add.reduceat(token_cycles, starts[:-1]) * op.shared
+    return _Launches(starts[:-1], tokens, busy, useful, bursts)
+
+
+def _extremes(bursts: NDArray[np.float64]) -> list[tuple[float, float, float]]:
+    """Corners of the bytes of launches alike in tokens, which all write as much."""
+    ends = [sorted({float(column.min()), float(column.max())}) for column in (bursts[:, 0], bursts[:, 1])]
+    return [(inputs, weights, float(bursts[0, 2])) for inputs, weights in product(*ends)]
+
+
+def _laid_out(launches: _Launches, parts: Sequence[tuple[NDArray[np.int64], Front]], fit: Fit, arch: Arch) -> Ways:
+    """Lay out launch by launch what each of its mappings moves, fewest bytes first."""
+    columns: list[NDArray[np.float64]] = []
+    mappings: list[Mapping] = []
+    for alike, front in parts:
+        count = len(front.mappings)
+        launch, way = np.repeat(alike, count), np.tile(np.arange(count), len(alike))
+        passes, bursts, useful = front.traffic[way], launches.bursts[launch], launches.useful[launch]
+        bytes_moved = passes * bursts
+        exposed = (front.exposed[way] * bursts).sum(axis=1)
+        # of the passes over an output, those that read partial sums back fill its buffer
+        read_back = (passes[:, 2] - 1) / 2 * useful[:, 2]
+        loaded, fetched = passes[:, 0] * useful[:, 0] + read_back, passes[:, 1] * useful[:, 1]
+        columns.append(np.column_stack([launch, *bytes_moved.T, exposed, loaded, fetched, way + len(mappings)]))
+        mappings += front.mappings
+    rows = np.concatenate(columns)
+    rows = rows[np.lexsort((rows[:, 1:4].sum(axis=1), rows[:, 0]))]
+    launch = rows[:, 0].astype(np.int64)
+    return Ways(
+        tiles=Tiles(
+            starts=launches.starts[launch],
+            opens=np.ones(len(launch), dtype=np.bool_),
+            inputs=rows[:, 1],
+            weights=rows[:, 2],
+            outputs=rows[:, 3],
+            fill=rows[:, 4],
+            busy=launches.busy[launch],
+        ),
+        first=np.searchsorted(launch, np.arange(len(launches.starts))),
+        loaded=rows[:, 5],
+        fetched=rows[:, 6],
+        mapping=rows[:, 7].astype(np.int64),
+        mappings=mappings,
+        objective=arch.mapping.search,
     )
 
 
@@ -153,14 +322,14 @@ def combine(op: Op, arch: Arch, compute: Compute) -> Counts:
 
 
 def bytes_per_cycle(arch: Arch) -> float:
-    """DRAM bandwidth over clock, bytes a cycle.
+    """Bytes a cycle from the top into the buffers: the least bandwidth on the way, over the clock.
 
     Raises
     ------
     InputError
         If clock or bandwidth is not positive.
     """
-    bandwidth = float(arch.memory.bandwidth.value)
+    bandwidth = min(level.bytes_per_s for level in levels_of(arch))
     if arch.clock_hz <= 0 or bandwidth <= 0:
         raise InputError(f"arch '{arch.name}': clock and memory.bandwidth must be positive")
     return bandwidth / arch.clock_hz
@@ -169,17 +338,18 @@ def bytes_per_cycle(arch: Arch) -> float:
 def join(op: Op, arch: Arch, compute: Compute, moved: Movement) -> Counts:
     """Do as `combine` does, with the movement at hand."""
     rate = bytes_per_cycle(arch)
-    stall = moved.tiles.stall_cycles(rate) * op.groups
-    dram_bytes = int(moved.tiles.bytes.sum()) * op.groups
+    ways = moved.ways.at(rate)
+    stall = ways.tiles.stall_cycles(rate) * moved.copies
+    dram_bytes = int(ways.tiles.bytes.sum()) * moved.copies
     actions = dict(compute.actions)
     actions["dram.transfer"] = dram_bytes
-    actions["weight_buffer.fill"] = moved.weight_bytes * op.groups
-    actions["activation_buffer.fill"] = moved.activation_bytes * op.groups
+    actions["weight_buffer.fill"] = round(ways.fetched.sum()) * moved.copies
+    actions["activation_buffer.fill"] = round(ways.loaded.sum()) * moved.copies
     return Counts(
         cycles=compute.cycles,
         dense_cycles=compute.dense_cycles,
         stall_cycles=stall,
-        dense_stall_cycles=moved.dense.stall_cycles(rate) * op.groups,
+        dense_stall_cycles=moved.dense.at(rate).tiles.stall_cycles(rate) * moved.copies,
         macs=op.macs,
         effectual_macs=op.effectual_macs,
         dram_bytes=dram_bytes,
@@ -218,30 +388,3 @@ def group_order(op: Op) -> NDArray[np.int64]:
     if op.shared == 1:
         return rows
     return np.concatenate([np.tile(rows[first : first + batch], op.shared) for first in range(0, op.m, batch)])
-
-
-def _tiles(op: Op, arch: Arch, moved: Traffic, token_cycles: NDArray[np.float64]) -> Tiles:
-    memory = arch.memory
-    burst = float(memory.burst.value)
-    order = group_order(op)
-    batch = min(op.batch or op.m, op.m) * op.shared
-    group = replace(op.dense(), m=op.m * op.shared, batch=batch, repeat=1, shared=1)
-    tile = max(1, min(batch, int(float(memory.activation_buffer.value) / 2 / max(moved.activation_bytes.max(), 1.0))))
-    starts = group_starts(group, tile)[:-1]
-    buffer = float(memory.weight_buffer.value)
-    streamed = memory.weights == "streamed" or not op.has_weight or moved.weight_bytes > buffer
-    half = buffer / 2
-    opens = starts % batch == 0
-    fetch = (opens if moved.weight_bytes <= half else np.ones_like(opens)) & streamed
-    tokens = np.diff(np.append(starts, group.m))
-    inputs = np.ceil(np.add.reduceat(moved.activation_bytes[order], starts) / burst) * burst
-    weights = np.ceil(moved.weight_bytes / burst) * burst * fetch
-    return Tiles(
-        starts=starts,
-        opens=opens,
-        inputs=inputs,
-        weights=weights,
-        outputs=np.ceil(moved.output_bytes_per_token * tokens / burst) * burst,
-        fill=np.where(opens, np.minimum(weights, half) + inputs, 0.0),
-        busy=np.add.reduceat(token_cycles[order], starts),
-    )

@@ -19,6 +19,8 @@ from .arch import MOST_WHOLE, Arch, use_rules
 from .counts import Counts
 from .errors import InputError, nearest
 from .kernel import Kernel
+from .mapping.space import Dataflow
+from .memory import combine
 from .op import Op
 from .sources import code_hash
 
@@ -113,6 +115,11 @@ def params_of(arch: Arch) -> Any:
         raise InputError(f"arch '{arch.name}': {message}")
     hints = _hints(kernel.params)
     return kernel.params(**{name: _fit(name, arch.params[name].value, hints[name]) for name in _names(kernel)})
+
+
+def dataflow_of(arch: Arch) -> Dataflow:
+    """Return what an arch's kernel fixes about the loops around its array."""
+    return kernel_of(arch).dataflow(params_of(arch))
 
 
 def arch_faults(arch: Arch) -> Iterator[tuple[list[Any], str]]:
@@ -235,8 +242,6 @@ def simulate(op: Op, arch: Arch) -> Counts:
     >>> counts.cycles, counts.dense_cycles
     (24, 64)
     """
-    from .memory import combine
-
     kernel, params = kernel_of(arch), params_of(arch)
     op = seen_by(kernel, op, arch)
     return combine(op, arch, kernel.count(op, params, arch))

@@ -70,7 +70,7 @@ def code_hash(kernel: Any) -> str:
     """
     walk = _Walk(_home(kernel.count))
     # the twin decides no count
-    for part in (kernel.count, kernel.overhead, kernel.params, kernel.baseline):
+    for part in (kernel.count, kernel.overhead, kernel.params, kernel.baseline, kernel.dataflow):
         walk.add(part)
     walk.note(sorted(kernel.skips), kernel.two_sided, kernel.token_order_free, kernel.has_cycles, kernel.additive)
     return walk.digest.hexdigest()[:16]

@@ -27,6 +27,7 @@ from ..counting.groups import group_starts, grouped_blocks
 from ..counting.jit import jit, popcount64
 from ..counts import Compute
 from ..kernel import ONE_BY_ONE, Kernel
+from ..mapping.space import Dataflow
 from ..op import Op
 from ..reference.barrier import barrier_twin, statistical_twin
 
@@ -109,6 +110,11 @@ def _compute(
     )
 
 
+def dataflow(params: BarrierParams) -> Dataflow:
+    """Rows meet after every K tile, so a cut there costs nothing."""
+    return Dataflow(params.rows, params.k_tile, params.columns)
+
+
 KERNELS = [
     Kernel(
         "tile_barrier",
@@ -119,6 +125,7 @@ KERNELS = [
         token_order_free=False,
         baseline=ONE_BY_ONE,
         waits_in="tile_barrier_32x32",
+        dataflow=dataflow,
     ),
     Kernel(
         "statistical",
@@ -128,5 +135,6 @@ KERNELS = [
         skips=frozenset({"activation"}),
         additive=False,
         baseline=ONE_BY_ONE,
+        dataflow=dataflow,
     ),
 ]

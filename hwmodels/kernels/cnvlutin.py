@@ -28,6 +28,7 @@ from ..counting.output_tiles import needed_tiles
 from ..counts import Compute
 from ..errors import InputError
 from ..kernel import ONE_BY_ONE, Kernel
+from ..mapping.space import Dataflow
 from ..mask import Mask
 from ..op import Op
 from ..reference.cnvlutin import cnvlutin_twin
@@ -208,6 +209,11 @@ def count(op: Op, params: CnvlutinParams, arch: Arch) -> Compute:
     )
 
 
+def dataflow(params: CnvlutinParams) -> Dataflow:
+    """Lanes meet at the end of a dot product, which a cut of K would end early."""
+    return Dataflow(1, params.lanes * params.brick, params.filters * params.tiles, splits_k=False)
+
+
 KERNELS = [
     Kernel(
         "cnvlutin",
@@ -217,5 +223,6 @@ KERNELS = [
         skips=frozenset({"activation", "output"}),
         baseline=ONE_BY_ONE,
         waits_in="cnvlutin",
+        dataflow=dataflow,
     ),
 ]

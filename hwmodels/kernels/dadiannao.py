@@ -16,6 +16,7 @@ import numpy as np
 from ..arch import Arch
 from ..counts import Compute
 from ..kernel import ONE_BY_ONE, Kernel
+from ..mapping.space import Dataflow
 from ..op import Op
 from ..reference.dadiannao import dadiannao_twin
 
@@ -52,4 +53,13 @@ def count(op: Op, params: DaDianNaoParams, arch: Arch) -> Compute:
     )
 
 
-KERNELS = [Kernel("dadiannao", DaDianNaoParams, count, dadiannao_twin, skips=frozenset(), baseline=ONE_BY_ONE)]
+def dataflow(params: DaDianNaoParams) -> Dataflow:
+    """Any order: no step waits for another."""
+    return Dataflow(1, params.lanes, params.filters * params.tiles)
+
+
+KERNELS = [
+    Kernel(
+        "dadiannao", DaDianNaoParams, count, dadiannao_twin, skips=frozenset(), baseline=ONE_BY_ONE, dataflow=dataflow
+    )
+]

@@ -24,6 +24,7 @@ from ..counting.nonzeros import bit_planes, column_counts, round_masks, weighted
 from ..counting.output_tiles import grouped_tiles
 from ..counts import Compute
 from ..kernel import DensityBaseline, Kernel
+from ..mapping.space import Dataflow
 from ..mask import PackedMask, load, words_per_row
 from ..op import Op
 from ..reference.dstc import dstc_twin
@@ -154,6 +155,11 @@ def _granule(params: DstcParams, op: Op, side: str) -> tuple[int, int]:
     return params.tile, params.step_m if side == "activation" else params.step_n
 
 
+def dataflow(params: DstcParams) -> Dataflow:
+    """Outer products add up over K one by one."""
+    return Dataflow(params.tile, 1, params.tile)
+
+
 KERNELS = [
     Kernel(
         "dstc",
@@ -165,5 +171,6 @@ KERNELS = [
         token_order_free=False,
         baseline=DensityBaseline(_granule),
         waits_in="dstc",
+        dataflow=dataflow,
     )
 ]

@@ -31,6 +31,7 @@ from ..counting.nonzeros import column_counts, row_counts, weighted_row_counts
 from ..counts import Compute
 from ..errors import InputError
 from ..kernel import ONE_BY_ONE, Kernel
+from ..mapping.space import WHOLE, Dataflow
 from ..mask import Mask, OnesMask, PackedMask, Words, load
 from ..op import Op
 from ..reference.eie import eie_balanced_twin, eie_twin
@@ -259,6 +260,11 @@ def count_balanced(op: Op, params: EieBalancedParams, arch: Arch) -> Compute:
     )
 
 
+def dataflow(params: EieParams | EieBalancedParams) -> Dataflow:
+    """A non-zero activation is broadcast to all outputs; a row of the activation memory has one for each PE."""
+    return Dataflow(1, params.pes, WHOLE, splits_k=False)
+
+
 KERNELS = [
     Kernel(
         "eie",
@@ -269,6 +275,7 @@ KERNELS = [
         two_sided=True,
         baseline=ONE_BY_ONE,
         waits_in="eie",
+        dataflow=dataflow,
     ),
     Kernel(
         "eie_balanced",
@@ -278,5 +285,6 @@ KERNELS = [
         skips=frozenset({"activation", "weight"}),
         two_sided=True,
         baseline=ONE_BY_ONE,
+        dataflow=dataflow,
     ),
 ]

@@ -17,6 +17,7 @@ from ..arch import Arch
 from ..counting.nonzeros import column_counts, weighted_row_counts
 from ..counts import Compute
 from ..kernel import ONE_BY_ONE, Kernel
+from ..mapping.space import Dataflow
 from ..op import Op
 from ..reference.eyeriss import eyeriss_twin
 
@@ -57,6 +58,15 @@ def count(op: Op, params: EyerissParams, arch: Arch) -> Compute:
     )
 
 
+# entries of the scratchpads for activations and for partial sums
+ACTIVATIONS, PARTIAL_SUMS = 16, 32
+
+
+def dataflow(params: EyerissParams) -> Dataflow:
+    """What the scratchpads hold at once; every pair of non-zeros counts alone, so a cut of K costs nothing."""
+    return Dataflow(1, ACTIVATIONS, PARTIAL_SUMS)
+
+
 KERNELS = [
     Kernel(
         "eyeriss_v2_pe",
@@ -66,5 +76,6 @@ KERNELS = [
         skips=frozenset({"activation", "weight"}),
         two_sided=True,
         baseline=ONE_BY_ONE,
+        dataflow=dataflow,
     )
 ]

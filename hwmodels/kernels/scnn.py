@@ -35,6 +35,7 @@ from ..counting.output_tiles import grouped_tiles
 from ..counts import Compute
 from ..errors import InputError
 from ..kernel import DensityBaseline, Kernel
+from ..mapping.space import WHOLE, Dataflow
 from ..mask import load, words_per_row
 from ..op import Op
 from ..reference.scnn import scnn_twin
@@ -198,6 +199,11 @@ def _granule(params: ScnnParams, op: Op, side: str) -> tuple[int, int]:
     return (params.outputs, params.weights) if side == "weight" else (1, 1)
 
 
+def dataflow(params: ScnnParams) -> Dataflow:
+    """The tokens of a launch are dealt to the PEs; all meet at every channel."""
+    return Dataflow(WHOLE, 1, params.outputs)
+
+
 KERNELS = [
     Kernel(
         "scnn",
@@ -210,5 +216,6 @@ KERNELS = [
         token_order_free=False,
         baseline=DensityBaseline(_granule),
         waits_in="scnn",
+        dataflow=dataflow,
     )
 ]

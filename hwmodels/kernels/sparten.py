@@ -30,10 +30,13 @@ from ..counting.output_tiles import needed_tiles
 from ..counts import Compute
 from ..errors import InputError
 from ..kernel import ONE_BY_ONE, Kernel
+from ..mapping.space import Dataflow
 from ..mask import Words
 from ..op import Op
 from ..reference.sparten import sparten_one_sided_twin, sparten_twin
 
+# elements that are broadcast together; one-sided, it has no part in the cycles
+CHUNK = 128
 BALANCING = ("none", "gb_s", "gb_h")
 SYNC = ("cluster", "none")
 
@@ -279,6 +282,16 @@ def count_one_sided(op: Op, params: OneSidedParams, arch: Arch) -> Compute:
     return _result(op, params, row_cycles, _dense_cycles(op, params, 1), busy, int(nonzeros @ groups))
 
 
+def dataflow(params: SparTenParams) -> Dataflow:
+    """A cluster meets when its slowest unit has a whole dot product."""
+    return Dataflow(1, params.chunk, params.units, splits_k=False)
+
+
+def one_sided_dataflow(params: OneSidedParams) -> Dataflow:
+    """As `dataflow`, with the published chunk."""
+    return Dataflow(1, CHUNK, params.units, splits_k=False)
+
+
 KERNELS = [
     Kernel(
         "sparten",
@@ -290,6 +303,7 @@ KERNELS = [
         token_order_free=False,
         baseline=ONE_BY_ONE,
         waits_in="sparten",
+        dataflow=dataflow,
     ),
     Kernel(
         "sparten_one_sided",
@@ -299,5 +313,6 @@ KERNELS = [
         skips=frozenset({"activation", "output"}),
         token_order_free=False,
         baseline=ONE_BY_ONE,
+        dataflow=one_sided_dataflow,
     ),
 ]

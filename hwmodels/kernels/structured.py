@@ -28,6 +28,7 @@ from ..counting.jit import jit
 from ..counts import Compute
 from ..errors import InputError
 from ..kernel import ONE_BY_ONE, Kernel
+from ..mapping.space import Dataflow
 from ..mask import Mask
 from ..op import Op
 from ..reference.structured import highlight_twin, two_four_twin
@@ -164,11 +165,33 @@ def highlight_pattern(weight: Mask | None, params: HighLightParams) -> tuple[int
     return params.g0, params.g1
 
 
+def two_four_dataflow(params: TwoFourParams) -> Dataflow:
+    """Tiles of a tensor core; of four elements of K at most two are computed on."""
+    return Dataflow(params.tile_m, 2 * params.tile_k, params.tile_n)
+
+
+def highlight_dataflow(params: HighLightParams) -> Dataflow:
+    """Blocks of blocks along K, whatever the pattern."""
+    return Dataflow(1, params.h0 * params.h1, params.outputs, splits_k=False)
+
+
 KERNELS = [
     Kernel(
-        "nvidia_2_4", TwoFourParams, count_two_four, two_four_twin, skips=frozenset({"weight"}), baseline=ONE_BY_ONE
+        "nvidia_2_4",
+        TwoFourParams,
+        count_two_four,
+        two_four_twin,
+        skips=frozenset({"weight"}),
+        baseline=ONE_BY_ONE,
+        dataflow=two_four_dataflow,
     ),
     Kernel(
-        "highlight", HighLightParams, count_highlight, highlight_twin, skips=frozenset({"weight"}), baseline=ONE_BY_ONE
+        "highlight",
+        HighLightParams,
+        count_highlight,
+        highlight_twin,
+        skips=frozenset({"weight"}),
+        baseline=ONE_BY_ONE,
+        dataflow=highlight_dataflow,
     ),
 ]

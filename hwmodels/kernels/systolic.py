@@ -26,6 +26,7 @@ from ..counting.groups import group_starts
 from ..counts import Compute
 from ..errors import InputError
 from ..kernel import ONE_BY_ONE, Kernel
+from ..mapping.space import Dataflow
 from ..op import Op
 from ..reference.systolic import systolic_twin
 
@@ -73,4 +74,13 @@ def count(op: Op, params: SystolicParams, arch: Arch) -> Compute:
     )
 
 
-KERNELS = [Kernel("systolic", SystolicParams, count, systolic_twin, skips=frozenset(), baseline=ONE_BY_ONE)]
+def dataflow(params: SystolicParams) -> Dataflow:
+    """Weight-stationary: all tokens stream past a weight before the next. Output-stationary: a fold sees all of K."""
+    if params.stationary == "output":
+        return Dataflow(params.rows, 1, params.columns, splits_k=False)
+    return Dataflow(1, params.rows, params.columns, orders=("knm", "nkm"))
+
+
+KERNELS = [
+    Kernel("systolic", SystolicParams, count, systolic_twin, skips=frozenset(), baseline=ONE_BY_ONE, dataflow=dataflow)
+]

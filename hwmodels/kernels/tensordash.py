@@ -26,6 +26,7 @@ from ..counting.jit import jit
 from ..counts import Compute
 from ..errors import InputError
 from ..kernel import DensityBaseline, Kernel
+from ..mapping.space import Dataflow
 from ..mask import Words
 from ..op import Op
 from ..reference.tensordash import tensordash_twin
@@ -347,6 +348,11 @@ def _tally(
     )
 
 
+def dataflow(params: TensorDashParams) -> Dataflow:
+    """The window looks ahead over K, and not across a cut."""
+    return Dataflow(params.rows, params.lanes, params.columns * params.tiles, splits_k=False)
+
+
 KERNELS = [
     Kernel(
         "tensordash",
@@ -357,5 +363,6 @@ KERNELS = [
         token_order_free=False,
         baseline=DensityBaseline(most=lambda params: params.lookahead + 1),
         waits_in="tensordash_tile",
+        dataflow=dataflow,
     )
 ]

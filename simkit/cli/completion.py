@@ -58,4 +58,5 @@ def names(ctx: typer.Context, incomplete: str) -> list[str]:
     from .listing import catalogue
 
     wanted = str(ctx.params.get("kind", "arch")).removesuffix("s") + "s"
+    wanted = "archs" if wanted == "mappings" else wanted
     return _starting((row["name"] for row in catalogue(wanted)), incomplete)

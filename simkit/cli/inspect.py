@@ -36,8 +36,15 @@ def ls(
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help="arch, tuning, model, dataset or table.", autocompletion=completion.kind)],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="arch, tuning, model, dataset, table, or mapping of an arch.", autocompletion=completion.kind
+        ),
+    ],
     name: Annotated[str, typer.Argument(help="Its name, or a YAML path for an arch.", autocompletion=completion.names)],
+    trace: Annotated[str | None, typer.Argument(help="For a mapping: whose ops.")] = None,
+    op: Annotated[str | None, typer.Option("--op", help="For a mapping: M,K,N of one dense op instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
     """Show one thing whole, every number with its source and status."""
@@ -48,6 +55,11 @@ def show(
     from simkit.errors import InputError
 
     kind = kind.removesuffix("s")
+    if kind == "mapping":
+        _show_mapping(name, trace, op, as_json)
+        return
+    if trace is not None or op is not None:
+        raise InputError(f"a trace and --op go with 'simkit show mapping', not with '{kind}'")
     if kind == "arch":
         shown = sk.arch(name)
         facts = shown.model_dump(mode="json") | {"sides": shown.sides}
@@ -69,6 +81,40 @@ def show(
     rows = _prices(facts) if kind == "table" else list(_fields(facts))
     names = dict.fromkeys(name for row in rows for name in row)
     emit_table(rows, {name: name for name in names})
+
+
+def _show_mapping(name: str, trace: str | None, op: str | None, as_json: bool) -> None:
+    import simkit as sk
+    from simkit.engine import workload
+    from simkit.errors import InputError
+
+    if (trace is None) == (op is None):
+        raise InputError("show mapping needs a trace or --op M,K,N, one of the two; e.g. --op 512,1536,384")
+    arch = sk.arch(name)
+    if op is not None:
+        found = [workload.explain_shape(arch, op)]
+    else:
+        found = workload.Workload(sk.load_trace(str(trace))).explain(arch)
+    if as_json:
+        emit_json(found[0] if op is not None else found)
+        return
+    lines = []
+    for one in found:
+        tile, cycles = one["mapping"]["tile"], one["cycles"]
+        moved = {f"{row['operand']} (byte)": f"{row['bytes']:,.0f}" for row in one["traffic"]}
+        lines.append(
+            {
+                "op": f"{one['op']['name']}.{one['layer']}" if "layer" in one else one["op"]["name"],
+                "M,K,N": ",".join(str(one["op"][side]) for side in "mkn"),
+                "tile": ",".join(str(size) for size in tile.values()),
+                "order": one["mapping"]["order"],
+                "stays": " ".join(one["mapping"]["stays"]),
+                **moved,
+                "stall": f"{cycles['stall']:,}",
+                "binds": cycles["binds"],
+            }
+        )
+    emit_table(lines, {key: key for key in lines[0]}, title=f"mappings on {arch.name}")
 
 
 def _prices(table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -108,6 +154,9 @@ def _fields(tree: dict[str, Any], prefix: str = "") -> Iterator[dict[str, str]]:
             yield {"field": prefix + key, "value": rows, "note": value["note"]}
         elif isinstance(value, dict) and value:
             yield from _fields(value, f"{prefix}{key}.")
+        elif key == "levels" and value:
+            for level in value:
+                yield from _fields(level, f"{prefix}{key}.{level['name']}.")
         elif value not in (None, "", [], {}):
             yield {"field": prefix + key, "value": str(value)}
 

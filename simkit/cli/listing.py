@@ -7,7 +7,7 @@ from typing import Any
 KINDS = ("archs", "tunings", "models", "datasets", "tables", "figures")
 
 
-SHOWN = tuple(kind.removesuffix("s") for kind in KINDS[:-1])
+SHOWN = (*(kind.removesuffix("s") for kind in KINDS[:-1]), "mapping")
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """Columnar counts of a workload on one arch, so that a sweep can reprice thousands of variants.
 
-Bandwidth and clock change the stalls alone, so all the rest is laid out once as a `Layout` and shared by every variant
-that differs in nothing else.
+Bandwidth and clock change the stalls, and which of its mappings an op runs under; all the rest is laid out once as a
+`Layout` and shared by every variant that differs in nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from hwmodels import Arch, Counts, Op
 from hwmodels.counts import total
+from hwmodels.mapping.launches import Ways, best_rows
 from hwmodels.memo import Moved, counts_of
-from hwmodels.memory import Tiles, bytes_per_cycle
+from hwmodels.memory import bytes_per_cycle
 
 from ..results.result import SHAPE_COLUMNS
 
@@ -24,6 +26,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 SHAPE = ("layer", "op", *SHAPE_COLUMNS)
 STATIC = "static.picosecond"
+# what depends on the mapping that a bandwidth makes the best
+MOVED = ("dram.transfer", "weight_buffer.fill", "activation_buffer.fill")
 
 
 class Counted(NamedTuple):
@@ -56,10 +60,10 @@ class Layout:
     ):
         self._place = np.asarray(place, dtype=np.intp)
         self._waits = _Waits(moved)
-        ops, self._group = _merged(items, [counts_of(one, arch) for one in moved], place)
+        ops, self._group = _merged(items, [_with_all_moved(one, counts_of(one, arch)) for one in moved], place)
         self.ops = [*ops, *vectors]
         self.shapes = {name: _column([one.shape[name] for one in self.ops]) for name in SHAPE}
-        names = ("macs", "effectual_macs", "cycles", "dense_cycles", "dram_bytes")
+        names = ("macs", "effectual_macs", "cycles", "dense_cycles")
         self.figures = {name: _ints([getattr(one.counts, name) for one in self.ops]) for name in names}
         rows = [[*one.counts.actions, STATIC] for one in self.ops]
         self.rows_of_op = _ints([len(one) for one in rows])
@@ -70,11 +74,29 @@ class Layout:
         # static energy is the last row of each op
         self.static_rows = np.cumsum(self.rows_of_op) - 1
         self._lost, self._slots, self._busy = _unit_cycles(self.ops)
+        self._settle(arch)
+
+    def _settle(self, arch: Arch) -> None:
+        """Take what the mappings move at this arch out of the counts: `at` adds what they move at another."""
+        moved = self._waits.at(arch).moved
+        self._dram_bytes = _ints([one.counts.dram_bytes for one in self.ops]) - self._by_op(moved[0])
+        self._moved_rows = []
+        for action, column in zip(MOVED, moved, strict=True):
+            code = self.actions.index(action) if action in self.actions else -1
+            rows = np.flatnonzero(self.action_of_row == code)
+            ops = np.repeat(np.arange(len(self.ops)), self.rows_of_op)[rows]
+            self._moved_rows.append((rows, ops))
+            self.counts[rows] -= self._by_op(column)[ops]
 
     def at(self, arch: Arch) -> Tally:
-        """Add the stalls of a bandwidth and a clock."""
-        waits, dense_waits = self._waits.cycles(arch)
-        return Tally(self, self._by_op(waits), self._by_op(dense_waits), arch.clock_hz)
+        """Add the stalls of a bandwidth and a clock, and what the mappings move that are the best there."""
+        found = self._waits.at(arch)
+        counts = self.counts.copy()
+        for (rows, ops), column in zip(self._moved_rows, found.moved, strict=True):
+            counts[rows] += self._by_op(column)[ops]
+        dram_bytes = self._dram_bytes + self._by_op(found.moved[0])
+        stalls = self._by_op(found.stalls), self._by_op(found.dense_stalls)
+        return Tally(self, counts, dram_bytes, stalls, arch.clock_hz)
 
     def _by_op(self, waits: Ints) -> Ints:
         column = np.zeros(len(self.ops), dtype=np.int64)
@@ -90,9 +112,10 @@ class Layout:
 class Tally:
     """A layout at one bandwidth and clock: `figures` in the order of a result's columns, `counts` of all its rows."""
 
-    def __init__(self, layout: Layout, stall_cycles: Ints, dense_stall_cycles: Ints, clock_hz: float):
+    def __init__(self, layout: Layout, counts: Ints, dram_bytes: Ints, stalls: tuple[Ints, Ints], clock_hz: float):
         self.layout = layout
         known = layout.figures
+        stall_cycles, dense_stall_cycles = stalls
         latency_s = (known["cycles"] + stall_cycles) / clock_hz
         self.figures: dict[str, NDArray[Any]] = {
             "macs": known["macs"],
@@ -103,9 +126,9 @@ class Tally:
             "dense_stall_cycles": dense_stall_cycles,
             "latency_s": latency_s,
             "dense_latency_s": (known["dense_cycles"] + dense_stall_cycles) / clock_hz,
-            "dram_bytes": known["dram_bytes"],
+            "dram_bytes": dram_bytes,
         }
-        self.counts = layout.counts.copy()
+        self.counts = counts
         self.counts[layout.static_rows] = np.rint(latency_s * 1e12)
 
     def unit_cycles(self, units: bool) -> dict[str, Any]:
@@ -113,49 +136,89 @@ class Tally:
         return self.layout.unit_cycles(units, int(self.figures["stall_cycles"].sum()))
 
 
+class _Found(NamedTuple):
+    """Stall cycles of each distinct op and of its dense baseline, and what it moves: a column for each of `MOVED`."""
+
+    stalls: Ints
+    dense_stalls: Ints
+    moved: tuple[Ints, Ints, Ints]
+
+
 class _Waits:
-    """Tiles of many ops end to end, so that one pass over them finds the stalls of all.
+    """Launches of many ops end to end, so that one pass over them finds the mappings, stalls and bytes of all.
 
     The dense baseline of an op without masks, and of its like in every layer, is the same: each is there once.
     """
 
     def __init__(self, moved: Sequence[Moved]):
         self._known: dict[tuple[bytes, ...], int] = {}
-        parts: list[tuple[Floats, Floats, Floats]] = []
-        self._groups = _ints([one.op.groups for one in moved])
-        self._with = np.array([one.movement is not None for one in moved], dtype=bool)
+        parts: list[Ways] = []
+        self._copies = _ints([0 if one.movement is None else one.movement.copies for one in moved])
         pairs = [self._pair(one, parts) for one in moved]
         self._own, self._dense = (np.array([pair[side] for pair in pairs], dtype=np.intp) for side in (0, 1))
-        self._fill, self._body, self._busy = (
-            np.concatenate([np.zeros(0), *(part[column] for part in parts)]) for column in range(3)
-        )
-        ends = np.cumsum([0, *(len(part[0]) for part in parts)]).tolist()
+        self._objective = parts[0].objective if parts else "latency"
+        self._fill = _end_to_end([one.tiles.fill for one in parts])
+        self._bytes = _end_to_end([one.tiles.bytes for one in parts])
+        self._busy = _end_to_end([one.tiles.busy for one in parts])
+        self._filled = _end_to_end([one.fetched for one in parts]), _end_to_end([one.loaded for one in parts])
+        starts = np.cumsum([0, *(len(one.mapping) for one in parts)])
+        firsts = [one.first + start for one, start in zip(parts, starts, strict=False)]
+        self._first = np.concatenate([np.zeros(0, dtype=np.int64), *firsts])
+        ends = np.cumsum([0, *(len(one.first) for one in parts)]).tolist()
         self._spans = [slice(a, b) for a, b in pairwise(ends)]
 
-    def _pair(self, one: Moved, parts: list[tuple[Floats, Floats, Floats]]) -> tuple[int, int]:
+    def _pair(self, one: Moved, parts: list[Ways]) -> tuple[int, int]:
         if one.movement is None:
             return 0, 0
-        return self._add(one.movement.tiles, parts), self._add(one.movement.dense, parts)
+        return self._add(one.movement.ways, parts), self._add(one.movement.dense, parts)
 
-    def _add(self, tiles: Tiles, parts: list[tuple[Floats, Floats, Floats]]) -> int:
-        part = tiles.fill, tiles.bytes - tiles.fill, tiles.busy
-        key = tuple(column.tobytes() for column in part)
+    def _add(self, ways: Ways, parts: list[Ways]) -> int:
+        tiles = ways.tiles
+        columns = tiles.fill, tiles.bytes, tiles.busy, ways.fetched, ways.loaded, ways.first
+        key = tuple(column.tobytes() for column in columns)
         if key not in self._known:
             self._known[key] = len(parts)
-            parts.append(part)
+            parts.append(ways)
         return self._known[key]
 
-    def cycles(self, arch: Arch) -> tuple[Ints, Ints]:
-        """Stall cycles of every op and of its dense baseline, exactly as `Tiles.stall_cycles` has them."""
-        if not self._with.any():
-            return np.zeros(len(self._with), dtype=np.int64), np.zeros(len(self._with), dtype=np.int64)
+    def at(self, arch: Arch) -> _Found:
+        """Stall cycles and bytes at a bandwidth and a clock, exactly as `hwmodels.memory.join` has them."""
+        none = np.zeros(len(self._copies), dtype=np.int64)
+        if not self._copies.any():
+            return _Found(none, none, (none, none, none))
         rate = bytes_per_cycle(arch)
-        fill = self._fill / rate
-        late = np.maximum(0.0, self._body / rate - self._busy)
+        stall = self._fill / rate + np.maximum(0.0, (self._bytes - self._fill) / rate - self._busy)
+        rows = self._rows(stall)
         # added op by op: another order of addition may fall on the other side of a whole cycle
-        waits = np.ceil([fill[span].sum() + late[span].sum() for span in self._spans]).astype(np.int64)
-        scale = self._groups * self._with
-        return waits[self._own] * scale, waits[self._dense] * scale
+        waits = np.ceil(self._sums(stall[rows])).astype(np.int64)
+        dram = self._sums(self._bytes[rows]).astype(np.int64)
+        fetched, loaded = (np.rint(self._sums(column[rows])).astype(np.int64) for column in self._filled)
+        own, copies = self._own, self._copies
+        moved = dram[own] * copies, fetched[own] * copies, loaded[own] * copies
+        return _Found(waits[own] * copies, waits[self._dense] * copies, moved)
+
+    def _rows(self, stall: Floats) -> Ints:
+        """Row that each launch chooses: as `Ways.rows_at`, for all at once."""
+        if len(self._first) == len(stall):
+            return self._first
+        return best_rows(self._objective, self._bytes, stall, self._busy, self._first)
+
+    def _sums(self, by_launch: Floats) -> Floats:
+        return np.array([by_launch[span].sum() for span in self._spans])
+
+
+def _end_to_end(columns: Sequence[Floats]) -> Floats:
+    return np.concatenate([np.zeros(0), *columns])
+
+
+def _with_all_moved(one: Moved, counts: Counts) -> Counts:
+    """Give every action that some mapping of the op takes a row, be it 0 at this bandwidth."""
+    if one.movement is None:
+        return counts
+    ways = one.movement.ways
+    most = (ways.tiles.bytes.max(), ways.fetched.max(), ways.loaded.max())
+    missing = {name: 0 for name, size in zip(MOVED, most, strict=True) if size >= 0.5 and name not in counts.actions}
+    return replace(counts, actions={**counts.actions, **missing}) if missing else counts
 
 
 def _merged(items: Sequence[Op], counts: Sequence[Counts], place: Sequence[int]) -> tuple[list[Counted], Any]:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from hwmodels import Arch, Compute, Mask, Op, PackedMask
 from hwmodels.counting.groups import group_starts
 from hwmodels.kernel import Kernel
+from hwmodels.mapping.launches import Tiles
 from hwmodels.mask import load
-from hwmodels.memory import Tiles, group_order, movement
+from hwmodels.memory import bytes_per_cycle, group_order, movement
 from hwmodels.registry import kernel_of, params_of, seen_by
 
 from ..errors import InputError
@@ -110,7 +111,8 @@ def draw(op: Op, arch: Arch) -> dict[str, Any]:
     starts = group_starts(op, compute.group_rows)
     if compute.dram_bytes is None:
         counted = compute if op is group else kernel.count(group, params_of(arch), arch)
-        clock = _Clock(movement(group, arch, counted).tiles, float(arch.memory.bandwidth.value) / arch.clock_hz)
+        rate = bytes_per_cycle(arch)
+        clock = _Clock(movement(group, arch, counted).ways.at(rate).tiles, rate)
     else:
         clock = _Clock(None, 0.0)
     done = np.append(0, np.cumsum(compute.row_cycles))

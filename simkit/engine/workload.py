@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import hwmodels
 from hwmodels import Arch, Mask, OnesMask, Op, PackedMask
+from hwmodels.explain import explain
+from hwmodels.mapping.residency import Residence
 from hwmodels.mask import load, words_per_row
 from hwmodels.memo import Known, Memo, Moved, remembered
+from hwmodels.memory import model_residences
 from hwmodels.registry import kernel_of, params_of
 
 from ..errors import InputError
@@ -96,28 +100,92 @@ class Workload:
         found = remembered(self._layouts, key, arch, lambda view: self._found(view, threads or os.cpu_count() or 1))
         # laid out on the arch itself: what it reads there, bandwidth and clock, is not what a layout depends on
         if found.layout is None:
-            found.layout = Layout(self.items, self._place, found.moved, found.vectors, arch)
+            found.layout = Layout(self.items, found.place, found.moved, found.vectors, arch)
         layout: Layout = found.layout
         return layout.at(arch)
 
+    def residences(self, arch: Arch) -> list[tuple[Residence, Residence]]:
+        """Where the weights of each of `items` live on an arch, as they are and uncompressed.
+
+        All ops of the trace take their place on the chip, those that are left out of the replay too.
+        """
+        if arch.memory.weights == "streamed":
+            return [(Residence(False), Residence(False)) for _ in self.items]
+        known = {(op.layer, op.name) for op in self.items}
+        seen = {id(op): self._memo.seen(op, arch) for op in self.items}
+        ops = [*self.items, *(op for op in self._model if (op.layer, op.name) not in known)]
+        ops.sort(key=lambda op: self._order[op.layer, op.name])
+        # an op that is not replayed may lack the masks that the design needs to run it
+        own = model_residences([seen.get(id(op), op) for op in ops], arch)
+        dense = model_residences([op.dense() for op in ops], arch)
+        found = {id(op): pair for op, pair in zip(ops, zip(own, dense, strict=True), strict=True)}
+        return [found[id(op)] for op in self.items]
+
+    def explain(self, arch: Arch) -> list[dict[str, Any]]:
+        """Explain the mapping of every op on an arch, as `hwmodels.explain.explain`, with its ``layer``."""
+        where = self.residences(arch)
+        known: dict[Any, dict[str, Any]] = {}
+        found = []
+        for op, place, (own, _) in zip(self.items, self._place, where, strict=True):
+            if (place, own) not in known:
+                known[place, own] = explain(op, arch, own)
+            one = known[place, own]
+            # alike in another layer or under another name, it was explained once
+            named = {**one["op"], "name": op.name}
+            found.append({"layer": op.layer, **one, "op": named, "resident": own.on_chip})
+        return found
+
+    @cached_property
+    def _model(self) -> list[Op]:
+        """GEMMs of the whole trace, in order."""
+        return self.items if self.wanted is None else list(build_ops(self.trace, None, self.weights, self.batch))
+
+    @cached_property
+    def _order(self) -> dict[tuple[int, str], int]:
+        return {key: place for place, key in enumerate(dict.fromkeys((op.layer, op.name) for op in self._model))}
+
     def _found(self, arch: Arch, threads: int) -> _Found:
+        # alike but for where their weights live, two layers are two
+        kinds: dict[tuple[int, Residence, Residence], int] = {}
+        where = self.residences(arch)
+        place = [kinds.setdefault((one, *pair), len(kinds)) for one, pair in zip(self._place, where, strict=True)]
+
+        def move(kind: tuple[int, Residence, Residence]) -> Moved:
+            return self._memo.move(self._distinct[kind[0]], arch, *kind[1:])
+
         if threads == 1:
-            moved = [self._memo.move(op, arch) for op in self._distinct]
+            moved = [move(kind) for kind in kinds]
         else:
             with ThreadPoolExecutor(threads) as pool:
-                moved = list(pool.map(lambda op: self._memo.move(op, arch), self._distinct))
+                moved = list(pool.map(move, kinds))
         vectors = []
         for spec in self.vectors if arch.vector_lanes is not None else []:
             shape = {"layer": spec.layer, "op": spec.op, "kind": "vector", "m": spec.m, "k": 1, "n": 1, "batch": spec.m}
             counts = hwmodels.simulate_vector(spec.m * spec.repeat, arch)
             vectors.append(Counted({**shape, "repeat": spec.repeat}, None, counts))
-        return _Found(moved, vectors)
+        return _Found(place, moved, vectors)
+
+
+def explain_shape(arch: Arch, text: str) -> dict[str, Any]:
+    """Explain the mapping of one dense op of shape ``"M,K,N"``.
+
+    Raises
+    ------
+    InputError
+        If the text is not three whole numbers of at least 1.
+    """
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--op '{text}' is not M,K,N: three whole numbers of at least 1, e.g. 512,1536,384")
+    m, k, n = (int(part) for part in parts)
+    return explain(Op("op", 0, m, k, n, weight=OnesMask(n, k)), arch)
 
 
 @dataclass
 class _Found:
     """What was counted on an arch, laid out when first asked for."""
 
+    place: list[int]
     moved: list[Moved]
     vectors: list[Counted]
     layout: Layout | None = None

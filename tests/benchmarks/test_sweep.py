@@ -25,3 +25,18 @@ def test_ten_thousand_points(benchmark: Any, tmp_path: Path) -> None:
     assert (done.computed, done.failed) == (POINTS, [])
     benchmark.extra_info["points_per_s"] = POINTS / done.seconds
     assert done.seconds <= LIMIT_S
+
+
+def test_ten_thousand_points_of_buffers_and_bandwidth(benchmark: Any, tmp_path: Path) -> None:
+    sizes = [f"{16 << step} KiB" for step in range(5)]
+    fields = {
+        "memory.activation_buffer": sizes,
+        "memory.weight_buffer": sizes,
+        "rows": [8, 16, 32, 64],
+        "memory.bandwidth": [f"{20 + step} GB/s" for step in range(POINTS // 100)],
+    }
+    plan = make_plan([SMALL], [(ARCH, {})], tables=[DEFAULT_TABLE], ops=None, fields=fields)
+    done = benchmark.pedantic(run_plan, (plan, tmp_path), {"processes": PROCESSES}, rounds=1)
+    assert (done.computed, done.failed) == (POINTS, [])
+    benchmark.extra_info["points_per_s"] = POINTS / done.seconds
+    assert done.seconds <= LIMIT_S
