@@ -80,7 +80,11 @@ def test_a_list_is_changed_by_the_names_of_its_levels() -> None:
         (TOP.replace(", output", "") + BUFFERS, "  weights: streamed\n", "'dram' is the top and must hold"),
         (TOP + BUFFERS.replace("kind: sram", "kind: hbm3", 1), "  weights: streamed\n", "which is off chip"),
         (TOP + BUFFERS.replace("[weight]", "[weight, weight]"), "  weights: streamed\n", "names an operand twice"),
-        (TOP + BUFFERS.replace("64 KiB", "0 byte"), "  weights: streamed\n", "levels.1.size: '0 byte' is 0 byte, must be from 1 to"),
+        (
+            TOP + BUFFERS.replace("64 KiB", "0 byte"),
+            "  weights: streamed\n",
+            "levels.1.size: '0 byte' is 0 byte, must be from 1 to",
+        ),
         (
             TOP + BUFFERS,
             f"  weights: streamed\n  burst: {{value: 32 byte, {SOURCE}}}\n",
