@@ -89,16 +89,18 @@ def test_traffic_is_between_once_and_no_reuse(name: str, data: st.DataObject) ->
     ways = found.movement.ways.at(bytes_per_cycle(arch))
     once = traffic(found.op, arch)
     sums = int(arch.bits["accumulator"].value) / 8
-    inputs, outputs = once.activation_bytes.sum(), once.output_bytes_per_token * op.m
+    # copies that share their second operand are one launch of all their rows
+    rows = op.m * op.shared
+    inputs, outputs = once.activation_bytes.sum() * op.shared, once.output_bytes_per_token * rows
     launches = len(ways.first)
-    assert inputs <= ways.tiles.inputs.sum() <= np.ceil(once.activation_bytes + 1).sum() * op.n
+    assert inputs <= ways.tiles.inputs.sum() <= np.ceil(once.activation_bytes + 1).sum() * op.shared * op.n
     # a partial sum is written and read again at most once for each element of K but the last
-    assert outputs <= ways.tiles.outputs.sum() <= np.ceil(outputs + launches) + op.m * op.n * 2 * sums * (op.k - 1) + 1
+    assert outputs <= ways.tiles.outputs.sum() <= np.ceil(outputs + launches) + rows * op.n * 2 * sums * (op.k - 1) + 1
     resident = arch.memory.weights == "resident" and once.weight_bytes <= float(arch.memory.weight_buffer.value)
     if resident:
         assert not ways.tiles.weights.any()
     else:
-        assert once.weight_bytes * launches <= ways.tiles.weights.sum() <= np.ceil(once.weight_bytes + 1) * op.m
+        assert once.weight_bytes * launches <= ways.tiles.weights.sum() <= np.ceil(once.weight_bytes + 1) * rows
 
 
 @pytest.mark.parametrize("name", ARCHS)
@@ -111,12 +113,12 @@ def test_fills_are_what_the_level_above_gives(name: str, data: st.DataObject) ->
     counts, found = simulate(op, arch), moved(op, arch)
     tiles = found.movement.ways.at(bytes_per_cycle(arch)).tiles
     once = traffic(found.op, arch)
-    written = once.output_bytes_per_token * op.m
+    written = once.output_bytes_per_token * op.m * op.shared
     read_back = (tiles.outputs.sum() - written) / 2
     given_off = tiles.inputs.sum() + tiles.weights.sum() + read_back
     fills = sum(counts.actions.get(f"{side}_buffer.fill", 0) for side in ("activation", "weight"))
     # the top gives whole bursts, here of a byte, a launch; fills are rounded to bytes once an op
-    slack = (2 + 3 * len(tiles.starts) * max(op.m, op.k, op.n)) * op.repeat
+    slack = (2 + 3 * len(tiles.starts) * max(op.m * op.shared, op.k, op.n)) * op.repeat
     assert abs(fills - given_off * found.movement.copies) <= slack
     assert counts.dram_bytes == int(tiles.bytes.sum()) * found.movement.copies
 
@@ -128,9 +130,10 @@ def test_fills_are_what_the_level_above_gives(name: str, data: st.DataObject) ->
 def test_bandwidth_without_end_leaves_no_stall(name: str, objective: str, data: st.DataObject) -> None:
     arch = load_arch(name).with_(memory__bandwidth="1e9 GB/s", mapping__search=objective)
     op = data.draw(ops(kernel_of(arch)), label="op")
-    # a stall of any length, however short, is a started cycle
+    # the widest bandwidth an arch may state moves these ops in a fraction of a cycle; a stall of any length, however
+    # short, is a started cycle
     found = moved(op, arch).movement.ways.at(bytes_per_cycle(arch)).tiles
-    assert (found.fill / bytes_per_cycle(arch)).sum() < 1e-12
+    assert (found.fill / bytes_per_cycle(arch)).sum() < 1e-3
     assert simulate(op, arch).stall_cycles <= op.repeat
 
 
@@ -139,15 +142,15 @@ def test_bandwidth_without_end_leaves_no_stall(name: str, objective: str, data: 
 @FEW
 @given(data=st.data())
 def test_buffers_without_end_move_each_operand_once(name: str, objective: str, data: st.DataObject) -> None:
-    roomy = {"memory__activation_buffer": "1e30 byte", "memory__weight_buffer": "1e30 byte"}
+    roomy = {"memory__activation_buffer": "1e18 byte", "memory__weight_buffer": "1e18 byte"}
     arch = load_arch(name).with_(memory__weights="streamed", mapping__search=objective, **roomy)
     op = data.draw(ops(kernel_of(arch)), label="op")
     found = moved(op, arch)
     tiles, once = found.movement.ways.at(bytes_per_cycle(arch)).tiles, traffic(found.op, arch)
     burst = float(arch.memory.burst.value)
     starts = tiles.starts
-    inputs = np.ceil(np.add.reduceat(once.activation_bytes, starts) / burst) * burst
-    outputs = np.ceil(once.output_bytes_per_token * np.diff(np.append(starts, op.m)) / burst) * burst
+    inputs = np.ceil(np.add.reduceat(once.activation_bytes, starts) * op.shared / burst) * burst
+    outputs = np.ceil(once.output_bytes_per_token * np.diff(np.append(starts, op.m)) * op.shared / burst) * burst
     weights = np.ceil(once.weight_bytes / burst) * burst * len(starts)
     assert tiles.inputs.sum() == inputs.sum()
     assert tiles.outputs.sum() == outputs.sum()

@@ -99,7 +99,7 @@ def test_a_list_that_is_no_hierarchy_is_refused(levels: str, rest: str, message:
 
 
 def test_a_level_must_hold_a_word_of_each_of_its_operands() -> None:
-    tiny = with_levels(TOP + BUFFERS.replace("64 KiB", "0.25 byte"))
+    tiny = with_levels(TOP + BUFFERS.replace("64 KiB", "1 byte").replace("value: 4,", "value: 1,", 1))
     with pytest.raises(InputError, match="'inputs' of 1 byte cannot hold one word of activation and one of output"):
         simulate(Op("x", 0, 1, 1, 1), tiny)
 
@@ -110,3 +110,24 @@ def test_a_tile_without_a_search_needs_no_order() -> None:
         Arch.model_validate({**data, "mapping": {"order": "nkm"}})
     with pytest.raises(ValueError, match=r"mapping\.tile\.m = 0, must be at least 1"):
         Arch.model_validate({**data, "mapping": {"tile": {"m": 0}}})
+
+
+def test_levels_are_checked_when_set_and_all_faults_of_a_file_come_at_once() -> None:
+    listed = with_levels(TOP + BUFFERS)
+    for field, value, says in [
+        ("weights.size", 4096, "memory.levels.weights.size: .* needs a unit|'4096' has no unit|unit"),
+        ("weights.banks", 2.5, r"level 'weights': banks = 2\.5, must be a whole number"),
+        ("weights.width", "wide", r"memory\.levels\.weights\.width = 'wide', must be a number without unit"),
+        ("inputs.burst", "1 byte", r"has no field 'memory\.levels\.inputs\.burst'"),
+    ]:
+        with pytest.raises(InputError, match=says) as caught:
+            listed.with_(**{f"memory.levels.{field}": value})
+        assert "\n" not in str(caught.value)
+    wrong = (TOP + BUFFERS).replace("64 KiB", "64").replace("burst", "bursts")
+    with pytest.raises(InputError) as caught:
+        with_levels(wrong, "  weights: streamed\n  weight_fetch: some\n")
+    told = str(caught.value)
+    assert len(told.splitlines()) == 3
+    assert "memory.levels.0.bursts: unknown field; did you mean 'burst'" in told
+    assert "memory.levels.1.size: " in told
+    assert "memory.weight_fetch: " in told

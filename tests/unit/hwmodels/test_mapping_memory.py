@@ -103,18 +103,13 @@ def test_only_needed_weight_rows_are_fetched() -> None:
 
 
 def test_copies_that_share_their_second_operand_fetch_it_once() -> None:
-    class Shared(Op):
-        shared = 4
-
     arch = one_byte("systolic_32x32")
     apart = simulate(Op("scores", 0, 3, 32, 20, repeat=8, has_weight=False), arch)
-    together = simulate(Shared("scores", 0, 3, 32, 20, repeat=8, has_weight=False), arch)
+    together = simulate(Op("scores", 0, 3, 32, 20, repeat=8, shared=4, has_weight=False), arch)
     assert apart.actions["weight_buffer.fill"] == 8 * 32 * 20
     assert together.actions["weight_buffer.fill"] == 2 * 32 * 20
     assert together.actions["activation_buffer.fill"] == apart.actions["activation_buffer.fill"] == 8 * 3 * 32
     assert together.cycles == apart.cycles
-    with pytest.raises(InputError, match="9 copies cannot share operands in groups of 4"):
-        simulate(Shared("scores", 0, 3, 32, 20, repeat=9, has_weight=False), arch)
 
 
 def test_weights_of_a_model_stay_as_far_as_they_fit() -> None:

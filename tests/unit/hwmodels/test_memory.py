@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwmodels import Arch, InputError, OnesMask, Op, PackedMask, load_arch, simulate
 from hwmodels.counting.run_lengths import run_entries
-from hwmodels.memory import group_order, movement, stored_bits, traffic
+from hwmodels.memory import bytes_per_cycle, group_order, movement, stored_bits, traffic
 from hwmodels.reference.eie import encoded_length
 from hwmodels.registry import kernel_of, params_of
 
@@ -129,24 +129,26 @@ def test_a_dense_run_stalls_as_its_dense_baseline_at_launches_of_unlike_length()
 
 def test_a_group_of_copies_moves_its_shared_operand_once() -> None:
     # 6 copies of 1 token over 8 x 2: each 8 byte in, 16 shared, 2 out. Three to a group are one launch of three tokens:
-    # 24 + 16 must be there first, 6 leave meanwhile
+    # the array takes the 16 at once and the first token's 8; the other 16 come and 6 leave beside computing
     apart = simulate(Op("x", 0, 1, 8, 2, repeat=6, has_weight=False), slow())
     grouped = simulate(Op("x", 0, 1, 8, 2, repeat=6, shared=3, has_weight=False), slow())
     assert apart.dram_bytes == 6 * (8 + 16 + 2)
     assert grouped.dram_bytes == 2 * (3 * 8 + 16 + 3 * 2)
-    assert grouped.stall_cycles == grouped.dense_stall_cycles == 2 * 40
+    assert grouped.stall_cycles == grouped.dense_stall_cycles == 2 * 24
     assert grouped.actions["weight_buffer.fill"] == 2 * 16
     assert grouped.actions["activation_buffer.fill"] == apart.actions["activation_buffer.fill"] == 48
     assert (grouped.cycles, grouped.macs) == (apart.cycles, apart.macs)
 
 
 def test_a_shared_operand_that_does_not_fit_streams_once_for_each_tile_of_the_group() -> None:
-    # half the weight buffer is less than 4096 bytes; half the activation buffer holds two of the group's four tokens
-    small = slow(memory__activation_buffer="256 byte", memory__weight_buffer="1 KiB")
+    # 2 KiB hold two slices of 64 x 16, not the 4096 byte: each tile of the group's four tokens walks all slices anew
+    arch = load_arch("dadiannao").with_(bits__activation=8, bits__weight=8, memory__weight_buffer="2 KiB")
     op = Op("x", 0, 1, 64, 64, repeat=8, shared=4, has_weight=False)
-    assert simulate(op, small).actions["weight_buffer.fill"] == 2 * 2 * 4096
-    large = slow(memory__activation_buffer="512 byte", memory__weight_buffer="1 KiB")
-    assert simulate(op, large).actions["weight_buffer.fill"] == 2 * 4096
+    for tokens, tiles in ((1, 4), (2, 2), (3, 2), (4, 1)):
+        cut = arch.with_(mapping__tile={"m": tokens, "n": 16}, mapping__order="mnk")
+        assert simulate(op, cut).actions["weight_buffer.fill"] == 2 * tiles * 4096
+    # searched, all four tokens pass a slice before the next comes
+    assert simulate(op, arch).actions["weight_buffer.fill"] == 2 * 4096
 
 
 def test_launches_of_a_group_keep_to_their_own_rows() -> None:
@@ -155,7 +157,7 @@ def test_launches_of_a_group_keep_to_their_own_rows() -> None:
     op = Op("x", 0, 3, 8, 2, mask, batch=2, repeat=2, shared=2, has_weight=False)
     assert list(group_order(op)) == [0, 1, 0, 1, 2, 2]
     arch = load_arch("sparten").with_(memory__burst="1 byte")
-    (tiles,) = [movement(op, arch, kernel_of(arch).count(op, params_of(arch), arch)).tiles]
+    tiles = movement(op, arch, kernel_of(arch).count(op, params_of(arch), arch)).ways.at(bytes_per_cycle(arch)).tiles
     bits = traffic(op, arch).activation_bytes
     assert list(tiles.inputs) == [np.ceil(2 * (bits[0] + bits[1])), np.ceil(2 * bits[2])]
 

@@ -114,6 +114,12 @@ def test_every_settable_field_can_be_set_and_no_other(name: str) -> None:
         "memory.weight_format": "dense",
         "memory.index_bits": 3,
         "vector_lanes": 7,
+        "memory.weight_fetch": "needed",
+        "mapping.search": "edp",
+        "mapping.tile": {"m": 4},
+        "mapping.order": "mnk",
+        "mapping.stays": [],
+        "mapping.doubled": ["activation", "weight", "output"],
     }
     for field in base.settable():
         default = base.param(field) if field in base.params else "64 KiB" if field.startswith("memory.") else 8
