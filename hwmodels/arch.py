@@ -8,9 +8,23 @@ from html import escape
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from .config import Area, Bandwidth, Clock, Figure, Frozen, Node, Power, Size, content_hash, faults, from_yaml, packaged
+from .config import (
+    Area,
+    Bandwidth,
+    Clock,
+    Figure,
+    Frozen,
+    Node,
+    Power,
+    Size,
+    Voltage,
+    content_hash,
+    faults,
+    from_yaml,
+    packaged,
+)
 from .errors import InputError, nearest
 from .mapping.levels import FLAT, QUANTITIES, Level, LevelSpec, MappingSpec, check_specs, flat_fields, rooms
 from .mapping.space import Dataflow
@@ -179,10 +193,15 @@ class Arch(Frozen):
         How ops are cut to fit the buffers: searched, or by hand.
     actions : dict of str to Action
         ``"component.action"`` -> price.
-    static_power : Figure
-        Leakage, clock tree and idle, W; charged for the whole latency.
+    static_power : Figure, optional
+        Leakage, clock tree and idle, W; charged for the whole latency. Derived from the structure where left out.
     area : Figure, optional
-        mm2.
+        mm2; derived where left out.
+    costs : {"scaled", "stated", "derived"}
+        Whether stated prices, static power and area follow the structure of a variant, stand as they are, or give way
+        to what the structure yields; see `costs.pricing`.
+    voltage : Figure, optional
+        Supply, V; the node's nominal one where left out. Energies, leakage and the highest clock follow it.
     vector_lanes : Figure, optional
         Elements a cycle of the vector unit; without it, vector ops are left out of replays, which say so.
     skips : list, optional
@@ -211,12 +230,15 @@ class Arch(Frozen):
     bits: dict[Literal["activation", "weight", "accumulator"], Figure]
     memory: Memory
     mapping: MappingSpec = MappingSpec()
-    actions: dict[str, Action]
-    static_power: Power
+    actions: dict[str, Action] = {}
+    static_power: Power | None = None
     area: Area | None = None
+    voltage: Voltage | None = None
+    costs: Literal["scaled", "stated", "derived"] = "scaled"
     vector_lanes: Figure | None = None
     skips: list[Literal["activation", "weight", "output"]] | None = None
     variant_of: str = ""
+    _base: Arch | None = PrivateAttr(default=None)
 
     @field_validator("bits")
     @classmethod
@@ -310,10 +332,29 @@ class Arch(Frozen):
         data["name"] = f"{self.name}[{label}]"
         data["variant_of"] = self.variant_of or self.name
         try:
-            return Arch.model_validate(data)
+            made = Arch.model_validate(data)
         except ValidationError as error:
             told = [f"arch '{self.name}': {label}: {message}" for _, message in faults(error, Arch)]
             raise InputError("\n".join(told)) from None
+        made._base = self.base
+        return made
+
+    @property
+    def base(self) -> Arch:
+        """The arch that `with_` made this one a variant of, found by name where it ships; itself if it is none."""
+        if self._base is None:
+            shipped = bool(self.variant_of) and self.variant_of in list_archs()
+            # looking through the entry points takes milliseconds, so what is found is kept
+            self._base = load_arch(self.variant_of) if shipped else self.model_copy()
+        return self._base
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are equal; how a variant was made does not matter."""
+        return isinstance(other, Arch) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        """Hash of the content."""
+        return int(self.hash, 16)
 
     def _check_settable(self, name: str) -> None:
         if self.memory.levels is not None and name in [f"memory.{one}" for one in FLAT]:
@@ -365,7 +406,7 @@ class Arch(Frozen):
 
     def settable(self) -> list[str]:
         """List the names `with_` takes, and no others."""
-        fields = ("clock", "node", "static_power", "area", "vector_lanes")
+        fields = ("clock", "node", "voltage", "static_power", "area", "costs", "vector_lanes")
         memory = [f"memory.{name}" for name in Memory.model_fields if name != "levels"]
         if self.memory.levels is not None:
             memory = [name for name in memory if name.removeprefix("memory.") not in FLAT]
@@ -376,6 +417,7 @@ class Arch(Frozen):
 
 
 _CHOICES = (
+    "costs",
     "memory.weights",
     "memory.activation_format",
     "memory.weight_format",
@@ -385,6 +427,7 @@ _CHOICES = (
 _DIMENSIONS = {
     "clock": "clock",
     "node": "node",
+    "voltage": "voltage",
     "static_power": "power",
     "area": "area",
     "memory.bandwidth": "bandwidth",
@@ -469,6 +512,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 _SHOWN = {
     "clock": (1e-6, "MHz"),
     "node": (1.0, "nm"),
+    "voltage": (1.0, "V"),
     "static_power": (1.0, "W"),
     "area": (1.0, "mm²"),
     "memory.bandwidth": (1e-9, "GB/s"),

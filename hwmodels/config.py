@@ -100,6 +100,7 @@ Size = Annotated[Figure, BeforeValidator(_with_unit("size"))]
 Energy = Annotated[Figure, BeforeValidator(_with_unit("energy"))]
 Power = Annotated[Figure, BeforeValidator(_with_unit("power"))]
 Area = Annotated[Figure, BeforeValidator(_with_unit("area"))]
+Voltage = Annotated[Figure, BeforeValidator(_with_unit("voltage"))]
 
 Model = TypeVar("Model", bound=BaseModel)
 

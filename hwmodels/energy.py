@@ -9,6 +9,7 @@ from pydantic import Field
 
 from .arch import Arch
 from .config import Energy, Frozen, content_hash, from_yaml, packaged
+from .costs.voltage import energy_ratio
 from .errors import InputError, nearest
 from .scaling import energy_factor
 
@@ -99,7 +100,9 @@ class EnergyTable(Frozen):
         return {**rows, **self.rows}
 
     def price(self, arch: Arch, action: str) -> Price:
-        """Price one action of an arch, ``sum_r times_r pj_r f(node_r -> node)``.
+        """Price one action of an arch, ``sum_r times_r pj_r f(node_r -> node) g(voltage)``.
+
+        Off-chip rows (node 0) follow neither the arch's node nor its supply.
 
         Raises
         ------
@@ -116,12 +119,19 @@ class EnergyTable(Frozen):
             row = self.row(name)
             if float(row.energy.value) < 0 or times < 0:
                 raise InputError(f"arch '{arch.name}': action '{action}': row '{name}' has a negative energy or count")
-            factor = times * (energy_factor(row.node_nm, float(arch.node.value)) if row.node_nm else 1.0)
+            factor = times * (_scale(row.node_nm, arch) if row.node_nm else 1.0)
             value = float(row.energy.value)
             pj += factor * value
             low += factor * (value if row.energy.low is None else row.energy.low)
             high += factor * (value if row.energy.high is None else row.energy.high)
         return Price(pj, low, high)
+
+
+def _scale(from_nm: float, arch: Arch) -> float:
+    """Energy at an arch's node and supply over that at `from_nm` and its nominal supply."""
+    node = float(arch.node.value)
+    supply = 1.0 if arch.voltage is None else energy_ratio(node, float(arch.voltage.value))
+    return energy_factor(from_nm, node) * supply
 
 
 def list_tables() -> list[str]:

@@ -47,8 +47,13 @@ def source_files(*endings: str) -> list[Path]:
 
 @lru_cache(maxsize=1)
 def package_hash() -> str:
-    """Hash of all code of this package that decides counts, and of the corrections that the GPU model loads."""
-    data = [path for path in source_files(".yaml") if "gpu" in path.relative_to(ROOT).parts]
+    """Hash of all code of this package that decides results, and of the data that it loads.
+
+    The data are corrections of the GPU model, and points that costs are interpolated from; archs and energy tables have
+    hashes of their own.
+    """
+    data = [path for path in source_files(".yaml") if {"gpu", "costs"} & set(path.relative_to(ROOT).parts)]
+    data += source_files(".csv")
     digest = hashlib.sha256()
     for path in [*source_files(), *data]:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())

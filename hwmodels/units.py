@@ -21,6 +21,7 @@ UNIT_OF = {
     "energy": "picojoule",
     "power": "watt",
     "area": "millimeter ** 2",
+    "voltage": "volt",
     "rate": "1 / second",
 }
 
@@ -42,6 +43,7 @@ SPAN_OF = {
     "energy": Span(0.0, 1e15),
     "power": Span(0.0, 1e9),
     "area": Span(1e-9, 1e9),
+    "voltage": Span(0.01, 100.0),
     "rate": Span(0.0, 1e18),
 }
 # How each dimension is usually written: a text that differs in capitals alone gets the right spelling as a hint.
@@ -54,6 +56,7 @@ _USUAL = {
     "energy": ("fJ", "pJ", "nJ", "uJ"),
     "power": ("W", "mW", "uW", "kW"),
     "area": ("mm^2", "um^2"),
+    "voltage": ("V", "mV"),
     "rate": ("1/s",),
 }
 _EXAMPLE = {
@@ -65,6 +68,7 @@ _EXAMPLE = {
     "energy": "1 pJ",
     "power": "1 W",
     "area": "1 mm^2",
+    "voltage": "1 V",
     "rate": "1 /s",
 }
 _NUMBER = r"[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"

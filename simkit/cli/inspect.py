@@ -47,7 +47,10 @@ def show(
     op: Annotated[str | None, typer.Option("--op", help="For a mapping: M,K,N of one dense op instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Show one thing whole, every number with its source and status."""
+    """Show one thing whole, every number with its source and status.
+
+    An arch is shown with the area, power and prices that its structure gives, beside those it states.
+    """
     import hwmodels
     import simkit as sk
     import traces
@@ -61,8 +64,10 @@ def show(
     if trace is not None or op is not None:
         raise InputError(f"a trace and --op go with 'simkit show mapping', not with '{kind}'")
     if kind == "arch":
+        from hwmodels.costs.report import given_and_derived
+
         shown = sk.arch(name)
-        facts = shown.model_dump(mode="json") | {"sides": shown.sides}
+        facts = shown.model_dump(mode="json") | {"sides": shown.sides, "derived": given_and_derived(shown)}
     elif kind == "table":
         facts = hwmodels.load_table(name).model_dump(mode="json")
     elif kind in ("tuning", "model", "dataset"):
@@ -78,9 +83,45 @@ def show(
     typer.echo(heading)
     if facts.get("description"):
         typer.echo(facts["description"])
+    derived = facts.pop("derived", None) if kind == "arch" else None
     rows = _prices(facts) if kind == "table" else list(_fields(facts))
     names = dict.fromkeys(name for row in rows for name in row)
     emit_table(rows, {name: name for name in names})
+    if derived is not None:
+        _show_derived(derived)
+
+
+def _show_derived(derived: dict[str, Any]) -> None:
+    """Given beside derived figures; then parts, and what each source says of the arch's MAC."""
+    if derived["why_not"]:
+        typer.echo(f"no derived costs: {derived['why_not']}")
+        return
+    compared = ("figure", "given", "derived", "error")
+    for title, rows in (("Given and derived", derived["totals"]), ("Price of an action, pJ", derived["prices"])):
+        emit_table(
+            [{name: _short(row[name], name) for name in compared} for row in rows], _as_is(compared), title=title
+        )
+    parts = tuple(derived["parts"][0])
+    emit_table(
+        [{name: _short(row[name], name) for name in parts} for row in derived["parts"]], _as_is(parts), title="Parts"
+    )
+    sources = ("source", "pj", "area_um2", "status")
+    rows = [{name: _short(row[name], name) for name in sources} for row in derived["mac"]]
+    emit_table(rows, _as_is(sources), title="Integer MAC of the activations' width by source")
+    for warning in derived["warnings"]:
+        typer.echo(f"warning: {warning}")
+
+
+def _as_is(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: name.replace("_", " ") for name in names}
+
+
+def _short(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    if name == "error":
+        return f"{value:+.0%}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _show_mapping(name: str, trace: str | None, op: str | None, as_json: bool) -> None:

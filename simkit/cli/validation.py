@@ -55,7 +55,7 @@ def validate(
         from simkit.validation.published import counted, validate_published
 
         rows = validate_published()
-        columns = ("target", "arch", "published", "ours", "error", "verdict", "source", "reason")
+        columns = ("target", "arch", "published", "ours", "error", "verdict", "evidence", "source", "reason")
     elif rtl:
         from simkit.validation.rtl import validate_rtl
 

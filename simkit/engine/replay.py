@@ -13,6 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hwmodels import Arch, EnergyTable
+from hwmodels.costs.pricing import Costs, costs_of
+from hwmodels.registry import params_of
 
 from ..provenance import environment, key_of
 from ..results.result import COLUMNS, ENERGY, KEY, OP_COLUMNS, SHAPE_COLUMNS, Result, plain_words
@@ -107,6 +109,10 @@ def replay(
     from tqdm.auto import tqdm
 
     many_traces, many_archs, prices = as_traces(traces), as_archs(archs), as_table(table)
+    for one in many_archs:
+        # what no kernel takes, or nothing prices, is refused before any mask is read
+        params_of(one)
+        costs_of(one, prices)
     rows = Rows()
     runs: dict[str, Any] = {}
     with tqdm(
@@ -153,11 +159,13 @@ def add_run(
     tally = work.count(arch, threads)
     log.debug("%s on %s: counted in %.3f s", work.trace.name, arch.name, time.perf_counter() - start)
     run = run_key(work.trace, arch, table, work.wanted, work.weights, work.batch, work.speculative)
-    totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), tally, arch, table)
+    costs = costs_of(arch, table, base)
+    totals = rows.add_run((run, work.trace.name, work.tuning, arch.name), tally, costs)
     meta = {
         "trace": work.facts,
         "arch": arch_facts(arch, base),
         "table": {"name": table.name, "hash": table.hash},
+        "area_mm2": costs.area_mm2,
         "ops": work.wanted,
         "weights": work.weights,
         "batch": work.batch,
@@ -177,12 +185,11 @@ class Rows:
     def __init__(self) -> None:
         self._runs: list[tuple[Sequence[Any], Tally, NDArray[np.float64]]] = []
 
-    def add_run(self, key: Sequence[Any], tally: Tally, arch: Arch, table: EnergyTable) -> dict[str, Any]:
+    def add_run(self, key: Sequence[Any], tally: Tally, costs: Costs) -> dict[str, Any]:
         """Append a run, a row for each action of each op and one for its static energy; return its sums."""
         # one watt for one picosecond is one picojoule, so static power is priced per picosecond of latency
-        watts = float(arch.static_power.value)
-        static = tuple(watts if end is None else end for end in (watts, arch.static_power.low, arch.static_power.high))
-        prices = np.array([static if name == STATIC else table.price(arch, name) for name in tally.layout.actions])
+        static = costs.static_w
+        prices = np.array([static if name == STATIC else costs.price(name) for name in tally.layout.actions])
         energies = tally.counts[:, None] * prices[tally.layout.action_of_row]
         self._runs.append((key, tally, energies))
         figures = {name: column.sum().item() for name, column in tally.figures.items()}

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field, field_validator
 
+from hwmodels.costs.families import has_structure
 from hwmodels.errors import nearest
 from traces.fetch import cache_folder
 
@@ -166,7 +167,7 @@ class Objective:
             arch = variants.arch
             if self.area:
                 self.area.require(arch.settable())
-            elif "area_mm2" not in judged:
+            elif "area_mm2" not in judged or (has_structure(arch) and arch.costs != "stated"):
                 continue
             elif arch.area is None:
                 raise InputError(f"arch '{arch.name}' states no area; give the spec an 'area' expression, in mm2")

@@ -98,8 +98,7 @@ class Worker:
         meta["point"] = {
             **self.plan.facts(point),
             "values": {name: plain_value(arch, name) for name, _ in point.fields},
-            # the stated area is of the stated parameters
-            "area_mm2": arch.area.value if arch.area and not arch.params.keys() & dict(point.fields) else None,
+            "area_mm2": meta["area_mm2"],
         }
         runs[run] = meta
         return run, ""

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hwmodels import list_archs, load_arch
+from hwmodels import list_archs, list_tables, load_arch, load_table
 from traces.fetch import cache_folder
 
 from ..engine.keys import model_sources
@@ -27,11 +27,14 @@ def published_rows() -> list[Row]:
     Returns
     -------
     list of dict
-        Keys target, arch, source, published, ours, error (relative), verdict, reason.
+        Keys target, arch, source, published, ours, error (relative), verdict, reason; rows of derived costs also have
+        evidence.
     """
+    from ..validation import costs
     from ..validation import published as table
 
-    figures = [Path(table.__file__).read_text(encoding="utf-8"), *(load_arch(name).hash for name in list_archs())]
+    figures = [Path(str(one.__file__)).read_text(encoding="utf-8") for one in (table, costs)]
+    figures += [*(load_arch(name).hash for name in list_archs()), *(load_table(name).hash for name in list_tables())]
     # rows that need data from outside the package are skipped without them
     figures += [str(path.relative_to(table.REFERENCE)) for path in sorted(table.REFERENCE.glob("eyeriss_v2/*"))]
     path = cache_folder() / f"published-{key_of(model_sources(), *figures)}.json"

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hwmodels import Op, PackedMask, load_arch, load_table, simulate
+from hwmodels.costs.pricing import costs_of
 from hwmodels.gpu.energy import fit_energy
 from hwmodels.gpu.sparse import bernoulli_runs, gated_mlp_seconds
 from hwmodels.kernels.gpu import GpuParams, model_of
@@ -252,7 +253,7 @@ def joules_curve(arch_name: str, k: int, n: int, densities: Sequence[float], *, 
             seconds = counts.latency_s(chosen.clock_hz)
             actions = sum(count * load_table(TABLE).price(chosen, name).pj for name, count in counts.actions.items())
             row[f"{label}seconds"] = seconds
-            row[f"{label}joules"] = actions * 1e-12 + seconds * float(chosen.static_power.value)
+            row[f"{label}joules"] = actions * 1e-12 + seconds * costs_of(chosen, load_table(TABLE)).static_w[0]
         rows.append(row)
     return pd.DataFrame(rows)
 

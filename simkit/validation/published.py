@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from hwmodels import Arch, OnesMask, Op, PackedMask, load_arch, load_table, simulate
+from hwmodels.costs.pricing import costs_of
 from hwmodels.counts import Counts
 from hwmodels.kernels.sponge import mlp_modules, pooled_energy_pj
 from hwmodels.statistical import statistical_cycles
+
+from .costs import cost_claims
 
 # Layers of the EIE paper: inputs, outputs, density of weights and of activations, theoretical and actual us.
 EIE_LAYERS = {
@@ -95,9 +98,23 @@ def validate_published() -> list[Row]:
     Returns
     -------
     list of dict
-        Keys target, arch, source (key of the bibliography), published, ours, error (relative), verdict, reason.
+        Keys target, arch, source (key of the bibliography), published, ours, error (relative), verdict, reason; rows of
+        derived power and area also have evidence.
     """
-    parts = (_dense, _scale_sim, _eie, _eyeriss, _tensordash, _cnvlutin, _sparten, _dstc, _structured, _sponge, _gap)
+    parts = (
+        _dense,
+        _scale_sim,
+        _eie,
+        _eyeriss,
+        _tensordash,
+        _cnvlutin,
+        _sparten,
+        _dstc,
+        _structured,
+        _sponge,
+        _gap,
+        _costs,
+    )
     return [row for part in parts for row in part()]
 
 
@@ -154,7 +171,11 @@ def _joules(counts: Counts, arch: Arch) -> float:
     """Energy of the chip and its DRAM, and of being on for as long as it computes."""
     table = load_table("default_45nm")
     work_pj = sum(count * table.price(arch, action).pj for action, count in counts.actions.items())
-    return work_pj * 1e-12 + float(arch.static_power.value) * counts.cycles / arch.clock_hz
+    return work_pj * 1e-12 + _static_w(arch) * counts.cycles / arch.clock_hz
+
+
+def _static_w(arch: Arch) -> float:
+    return costs_of(arch, load_table("default_45nm")).static_w[0]
 
 
 def _dense() -> Iterator[Row]:
@@ -224,7 +245,7 @@ def _eie_power() -> Row:
     busy = simulate(Op("x", 0, 8, 4096, 4096, PackedMask.bernoulli(8, 4096, 0.35, 1), OnesMask(4096, 4096)), arch)
     work = {name: count for name, count in busy.actions.items() if name.startswith(("mac", "pe"))}
     on_chip_pj = sum(count * table.price(arch, name).pj for name, count in work.items())
-    watts = on_chip_pj * 1e-12 / (busy.cycles / arch.clock_hz) + float(arch.static_power.value)
+    watts = on_chip_pj * 1e-12 / (busy.cycles / arch.clock_hz) + _static_w(arch)
     reason = "PEs all busy; the paper's blocks add up to it"
     return _row("EIE chip at work, W", "eie", "han2016eie", 0.59, round(watts, 3), (-0.05, 0.05), reason)
 
@@ -415,6 +436,18 @@ def _sponge() -> Iterator[Row]:
             ours = round(pooled_energy_pj(modules) / pooled_energy_pj(modules, skip=False), 3)
             target = f"sponge estimate, {tokens} tokens, density {density}, energy ratio"
             yield _row(target, "sponge", "shumailov2021sponge", published, ours)
+
+
+def _costs() -> Iterator[Row]:
+    """Power and area derived from structure; see `costs.wrong_models` for what they can tell apart."""
+    for claim in cost_claims(reference=REFERENCE):
+        if claim.ours is None:
+            row = _row(claim.target, claim.arch, claim.source, claim.published, 0)
+            row |= {"ours": None, "error": None, "verdict": "skipped", "reason": claim.reason}
+        else:
+            figures = claim.published, float(f"{claim.ours:.4g}")
+            row = _row(claim.target, claim.arch, claim.source, *figures, claim.band, claim.reason, claim.off)
+        yield {**row, "evidence": "published"}
 
 
 def _gap() -> Iterator[Row]:

@@ -15,8 +15,8 @@ FORBIDDEN = {"hwmodels": {"torch", "traces", "simkit"}, "traces": {"hwmodels", "
 # Bottom to top: a room imports from rooms before it only; rooms in one group may import each other.
 ROOMS = {
     "hwmodels": (
-        "errors sources units config scaling mask op+counting counts mapping arch energy vector gpu reference kernel "
-        "hierarchy memory kernels registry explain memo statistical"
+        "errors sources units config scaling mask op+counting counts mapping arch costs+energy vector gpu reference "
+        "kernel hierarchy memory kernels registry explain memo statistical"
     ),
     "traces": (
         "errors files fetch provenance models data oplist storage transform tuning recording training_step catalog"

@@ -39,6 +39,8 @@ def test_archs_and_tables_are_inside(unpacked: Path) -> None:
     names = {row["name"] for row in json.loads(run_elsewhere(unpacked, "ls", "archs", "--json"))}
     assert names == {path.stem for path in (ROOT / "hwmodels" / "archs").glob("*.yaml")}
     assert json.loads(run_elsewhere(unpacked, "show", "table", "default_45nm", "--json"))["name"] == "default_45nm"
+    # the points that costs are interpolated from travel too
+    assert json.loads(run_elsewhere(unpacked, "show", "arch", "eie", "--json"))["derived"]["parts"]
 
 
 def test_every_data_file_is_inside(unpacked: Path) -> None:

@@ -8,8 +8,16 @@ import pytest
 
 from simkit.validation.published import EYERISS_LAYERS, REFERENCE, validate_published
 
-# Targets that i.i.d. masks of rounded densities do not reach; each row carries the reason.
+# Targets that i.i.d. masks of rounded densities, or derived costs, do not reach; each row carries the reason.
 KNOWN_OFF = {
+    "DaDianNao cells without filler, mm2",
+    "Cnvlutin, area added to DaDianNao",
+    "EIE PE registers and logic, mW",
+    "SparTen cluster, mW",
+    "TensorDash core of 4096 multipliers, area added",
+    "TensorDash core of 4096 multipliers, W",
+    "TensorDash core of 4096 multipliers, mm2",
+    "Eyeriss v2 PE, energy over the general table's",
     "EIE Alex-8, theoretical us",
     "EIE Alex-8, actual us",
     "EIE Alex-8, ring of 4, cycles",
@@ -33,7 +41,7 @@ def among(rows: list[dict[str, Any]], start: str) -> list[dict[str, Any]]:
 
 def test_every_row_is_whole(rows: list[dict[str, Any]]) -> None:
     keys = {"target", "arch", "source", "published", "ours", "error", "verdict", "reason"}
-    assert all(set(row) == keys for row in rows)
+    assert all(set(row) - {"evidence"} == keys for row in rows)
     assert {row["verdict"] for row in rows} <= {"exact", "within band", "off", "skipped", "not reproducible"}
     assert len({(row["target"], row["arch"]) for row in rows}) == len(rows)
     for row in rows:
@@ -43,7 +51,8 @@ def test_every_row_is_whole(rows: list[dict[str, Any]]) -> None:
 
 
 def test_nothing_is_off_but_what_is_known(rows: list[dict[str, Any]]) -> None:
-    assert {row["target"] for row in rows if row["verdict"] == "off"} == KNOWN_OFF
+    off = {row["target"] for row in rows if row["verdict"] == "off"}
+    assert off == KNOWN_OFF - {row["target"] for row in rows if row["verdict"] == "skipped"}
 
 
 @pytest.mark.parametrize("start", ["dense 512", "SCALE-Sim", "2:4", "sponge"])
@@ -52,7 +61,7 @@ def test_exact_to_the_digit(rows: list[dict[str, Any]], start: str) -> None:
 
 
 def test_eyeriss_layers_to_the_cycle(rows: list[dict[str, Any]]) -> None:
-    layers = among(rows, "Eyeriss v2 PE")
+    layers = among(rows, "Eyeriss v2 PE, MobileNet")
     assert len(layers) == len(EYERISS_LAYERS)
     if not REFERENCE.is_dir():
         assert {row["verdict"] for row in layers} == {"skipped"}

@@ -120,7 +120,8 @@ def test_an_installed_package_of_a_kernel_is_hashed_by_its_code(monkeypatch: pyt
 
 
 def test_files_of_every_folder_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a.py", "counting/deep/b.py", "gpu/c.yaml", "reference/twin.py", "archs/x.yaml"):
+    code, data = ("a.py", "counting/deep/b.py", "reference/twin.py"), ("gpu/c.yaml", "costs/d.yaml", "tables/e.csv")
+    for name in (*code, *data, "archs/x.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"jit {name}")
     monkeypatch.setattr(sources, "ROOT", tmp_path)
@@ -136,6 +137,8 @@ def test_files_of_every_folder_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for name, counts, compiled in (
             ("counting/deep/b.py", True, True),
             ("gpu/c.yaml", True, False),
+            ("costs/d.yaml", True, False),
+            ("tables/e.csv", True, False),
             ("reference/twin.py", False, False),
             ("archs/x.yaml", False, False),
         ):

@@ -131,6 +131,27 @@ def test_show_arch_prints_units_and_sources() -> None:
     assert cells(shown, "actions.mac.compute")[1] == "1 int16_mac"
 
 
+def test_show_arch_sets_given_and_derived_costs_side_by_side() -> None:
+    shown = simkit("show", "arch", "dadiannao").stdout
+    given, derived, error = cells(shown, "area, mm2")[1:4]
+    assert given == "67.7"
+    assert error == f"{float(derived) / 67.7 - 1:+.0%}"
+    assert cells(shown, "mac.compute")[1:4] == ["0.9244", "0.9244", "+0%"]
+    assert cells(shown, "weight_buffer")[1:3] == ["edram", "16"]
+    assert "warning: activation_buffer: " in shown
+    facts = json.loads(simkit("show", "arch", "dadiannao", "--json").stdout)["derived"]
+    totals = {row["figure"]: row for row in facts["totals"]}
+    assert totals["area, mm2"]["given"] == 67.7
+    assert totals["area, mm2"]["derived"] == pytest.approx(sum(part["area_mm2"] for part in facts["parts"]))
+    assert totals["static power, W"]["given"] == 1.6
+    assert len({source["source"] for source in facts["mac"]}) >= 2
+    assert facts["why_not"] == ""
+
+
+def test_show_arch_says_why_nothing_is_derived() -> None:
+    assert "no derived costs: kernel 'gpu' states no structure" in simkit("show", "arch", "h100_sxm").stdout
+
+
 def test_show_table_prints_a_line_each_row() -> None:
     shown = simkit("show", "table", "eie_45nm").stdout
     assert cells(shown, "eie.pe") == [

@@ -52,6 +52,30 @@ def test_energy_is_counts_times_prices(result) -> None:
         assert row.energy_pj * 1e-12 == pytest.approx(watts * row.latency_s, rel=1e-6)
 
 
+def test_a_supply_and_derived_costs_change_energy_and_not_cycles(trace) -> None:
+    arch = sk.arch("systolic_32x32")
+    variants = [arch, sk.arch("systolic_32x32", voltage="0.8 V"), sk.arch("systolic_32x32", costs="derived")]
+    found = sk.replay(trace, variants)
+    stated, low, derived = (found.frame[found.frame["arch"] == one.name] for one in variants)
+    assert stated["cycles"].tolist() == low["cycles"].tolist() == derived["cycles"].tolist()
+    mac = {name: rows[rows["action"] == "compute"]["energy_pj"].sum() for name, rows in (("as", stated), ("low", low))}
+    assert mac["low"] == pytest.approx(hwmodels.scaling.energy_factor(45, 45, 1.0, 0.8) * mac["as"])
+    dram = [rows[rows["component"] == "dram"]["energy_pj"].sum() for rows in (stated, low, derived)]
+    assert dram[0] == dram[1] == dram[2]
+    assert stated["energy_pj"].sum() != derived["energy_pj"].sum()
+    assert len({run["area_mm2"] for run in found.meta["runs"].values()}) == 1
+
+
+def test_what_cannot_be_priced_is_refused_before_any_mask_is_read(trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from simkit.engine.workload import Workload
+
+    monkeypatch.setattr(Workload, "count", lambda *args: pytest.fail("counted first"))
+    with pytest.raises(hwmodels.InputError, match=r"clock 3 GHz is above the 1\.55 GHz"):
+        sk.replay(trace, ["cnvlutin", sk.arch("systolic_32x32", clock="3 GHz")])
+    with pytest.raises(hwmodels.InputError, match="parameter 'lanes' = 0"):
+        sk.replay(trace, [sk.arch("cnvlutin", lanes=0)])
+
+
 def test_summary_divides_by_tokens_and_latency(result, trace) -> None:
     summary = result.summary()
     totals = result.frame.groupby("arch", sort=False)["energy_pj"].sum()

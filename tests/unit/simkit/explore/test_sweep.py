@@ -123,8 +123,31 @@ def test_points_table_has_plain_fields_and_sums(plain_trace_path: Path, tmp_path
     cycles = result.ops.groupby("run")["cycles"].sum()
     assert np.allclose(table["energy_pj"], energy[table.index])
     assert (table["cycles"] == cycles[table.index]).all()
-    # the published area is of 16 lanes, and a variant of other lanes has none
-    assert table["area_mm2"].isna().all()
+    # the published area is of 16 lanes; other lanes and links change it as their parts do
+    area = table.set_index(["lanes", "memory.bandwidth"])["area_mm2"]
+    assert (area[8] < area[16]).all()
+    assert (area[:, 1e9] < area[:, 25e9]).all()
+
+
+def test_a_clock_above_the_supply_fails_its_points_and_says_what_would_do(
+    plain_trace_path: Path, tmp_path: Path
+) -> None:
+    fields = {"clock": ["1 GHz", "3 GHz"]}
+    result = sk.sweep([plain_trace_path], ["cnvlutin"], fields=fields, out=tmp_path, progress=False)
+    (failed,) = result.meta["failed"]
+    assert "clock 3 GHz is above the 1.6 GHz that 28 nm reaches" in failed["reason"]
+    assert "set clock to 1.6 GHz or less" in failed["reason"]
+
+
+def test_a_front_of_lanes_has_a_knee(plain_trace_path: Path, tmp_path: Path) -> None:
+    """More lanes are faster, larger and, beyond what the work fills, dearer in energy."""
+    fields = {"lanes": [2, 4, 8, 16, 32, 64]}
+    result = sk.sweep([plain_trace_path], ["cnvlutin"], fields=fields, out=tmp_path, progress=False)
+    table = points(result.meta).sort_values("lanes")
+    assert (np.diff(table["area_mm2"]) > 0).all()
+    assert table["latency_s"].iloc[0] > table["latency_s"].iloc[-1]
+    energy = table["energy_pj"].to_numpy()
+    assert 0 < energy.argmin() < len(energy) - 1
 
 
 def test_area_is_kept_where_no_parameter_changes(plain_trace_path: Path, tmp_path: Path) -> None:
@@ -247,7 +270,7 @@ def test_killed_local_worker_loses_nothing(plain_trace_path: Path, tmp_path: Pat
             killed.append(int(found.stdout.split()[0]))
             os.kill(killed[0], signal.SIGKILL)
 
-    fields = {"lanes": list(range(1, 21)), "clock": ["500 MHz", "1 GHz", "2 GHz"]}
+    fields = {"lanes": list(range(1, 21)), "clock": ["500 MHz", "1 GHz", "1.5 GHz"]}
     plan = make_plan([str(plain_trace_path)], [("cnvlutin", {})], tables=["default_45nm"], fields=fields)
     done = run_plan(plan, tmp_path, processes=1, on_event=kill_once)
     assert killed

@@ -1,0 +1,1 @@
+"""Costs from structure: energy, leakage, area and cycle time of memories, arithmetic, wires, and whole archs."""
