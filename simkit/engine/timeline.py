@@ -323,7 +323,9 @@ def _meta(name: str, process: int, args: dict[str, Any], thread: int = FIRST) ->
 
 
 def _slice(name: str, process: int, thread: int, start: float, length: float, args: Event | None = None) -> Event:
-    event = {"ph": "X", "name": name, "pid": process, "tid": thread, "ts": _us(start), "dur": _us(length)}
+    # both ends are rounded, not the length: a slice then ends where the next one begins, never a step behind it
+    begin, end = _us(start), _us(start + length)
+    event = {"ph": "X", "name": name, "pid": process, "tid": thread, "ts": begin, "dur": round(end - begin, 3)}
     return event | {"args": args} if args else event
 
 
@@ -340,4 +342,4 @@ def _counter(at: float, rate: float) -> Event:
 
 def _us(cycles: float) -> float:
     # viewers keep whole nanoseconds, here thousandths of a cycle
-    return round(float(cycles), 3)
+    return round(round(float(cycles), 6), 3)  # in two steps, so that equal times with unlike errors round alike

@@ -98,7 +98,8 @@ def test_figures_are_there(open_page: Any) -> None:
 def test_each_figure_tips_and_has_its_table(open_page: Any, kind: str) -> None:
     page = open_page()
     marks = drawing(page, kind).locator("[aria-label=dot] > *, [aria-label=bar] > *, [aria-label=cell] > *")
-    box = marks.nth(marks.count() // 2)
+    wide = [at for at in range(marks.count()) if (marks.nth(at).bounding_box() or {"width": 0})["width"] > 0]
+    box = marks.nth(wide[len(wide) // 2])  # a bar from 1 to 1 has no width
     box.scroll_into_view_if_needed()
     box.hover(force=True)
     tip = drawing(page, kind).locator("[aria-label=tip]")

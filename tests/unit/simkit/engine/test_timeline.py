@@ -182,3 +182,16 @@ def test_bad_requests(plain_trace_path: Path, tmp_path: Path, args: dict[str, An
 def test_too_many_slices_are_refused() -> None:
     with pytest.raises(InputError, match="too many to look at; draw fewer with --tokens"):
         draw(Op("x", 0, 100_000, 64, 16, PackedMask.ones(100_000, 64)), sk.arch("cnvlutin"))
+
+
+@pytest.mark.parametrize("bandwidth", ["2 GB/s", "3.1 GB/s"])
+def test_slices_of_a_track_never_overlap(small_trace_path: Path, tmp_path: Path, bandwidth: str) -> None:
+    arch = sk.arch("cnvlutin", memory__bandwidth=bandwidth)
+    events = json.loads(sk.timeline(small_trace_path, arch, tmp_path / "t.json", tokens=64).read_text())["traceEvents"]
+    tracks: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for event in events:
+        if event["ph"] == "X":
+            tracks.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"]))
+    for slices in tracks.values():
+        for (_, end), (begin, _) in pairwise(sorted(slices)):
+            assert begin >= end - 1e-6
