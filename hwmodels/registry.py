@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from math import isfinite
 from pkgutil import iter_modules
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from . import kernels as kernel_package
 from .arch import MOST_WHOLE, Arch, use_rules
@@ -202,9 +202,26 @@ def _fit(name: str, value: Any, hint: Any, text: bool = False) -> Any:
             raise ValueError(f"parameter '{name}' = {value!r}, must be a finite number")
     elif hint is str and not isinstance(value, str):
         raise ValueError(f"parameter '{name}' = {value!r}, must be text")
-    elif get_origin(hint) is list and not isinstance(value, list):
-        raise ValueError(f"parameter '{name}' = {value!r}, must be a list")
+    elif get_origin(hint) is list and not _is_list_of(value, get_args(hint)[0]):
+        raise ValueError(f"parameter '{name}' = {value!r}, must be a {_told(hint)}")
     return value
+
+
+def _is_list_of(value: Any, inner: Any) -> bool:
+    if not isinstance(value, list):
+        return False
+    if get_origin(inner) is list:
+        return all(_is_list_of(one, get_args(inner)[0]) for one in value)
+    if inner is int:
+        return all(isinstance(one, int) and not isinstance(one, bool) and abs(one) <= MOST_WHOLE for one in value)
+    return all(isinstance(one, inner) for one in value)
+
+
+def _told(hint: Any) -> str:
+    inner = get_args(hint)[0]
+    return (
+        f"list of {_told(inner)}s" if get_origin(inner) is list else "list of whole numbers" * (inner is int) or "list"
+    )
 
 
 @lru_cache(maxsize=256)

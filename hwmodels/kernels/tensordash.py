@@ -228,6 +228,8 @@ def _wiring(params: TensorDashParams, arch: Arch) -> Wiring:
     lanes, stride = params.lanes, params.level_stride
     if lanes > 64:
         raise InputError(f"arch '{arch.name}': parameter 'lanes' = {lanes}, at most 64 lanes are modelled")
+    if any(len(pair) != 2 for pair in params.offsets):
+        raise InputError(f"arch '{arch.name}': parameter 'offsets' takes pairs [h, d], steps ahead and lanes aside")
     offsets = [(int(h), int(d)) for h, d in params.offsets]
     if not offsets or offsets[0] != (0, 0) or any(h < 1 for h, _ in offsets[1:]):
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from . import compare, cost, diff, explore, inspect, pipeline, trace, validation, verbosity
+from .output import escaped
 
 EPILOG = (
     "Exit codes: 0 done, 1 a check failed, 2 bad input, 3 damaged data, 4 something is unavailable, 5 numbers that "
@@ -81,6 +82,6 @@ def main() -> None:
             code, text = 6, f"{error.filename}: {error.strerror}"
         if code is None or os.environ.get("SIMKIT_DEBUG"):
             raise
-        for line in text.splitlines() or [type(error).__name__]:
+        for line in escaped(text).splitlines() or [type(error).__name__]:
             typer.echo(f"simkit: error: {line}", err=True)
         sys.exit(code)

@@ -89,7 +89,9 @@ def _pairs(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> list[tu
             return [(mine[name], theirs[name]) for name in shared]
     if len(left) == len(right) == 1:
         return [(left[0], right[0])]
+    (trace, arch), (other, another) = left[0], right[0]
     raise InputError(
-        f"{len(left)} and {len(right)} runs cannot be paired: no trace is on the same arch in both, and neither "
-        "traces nor archs alone tell the runs apart; compare results of one trace, or of one arch"
+        f"{len(left)} and {len(right)} runs cannot be paired ('{trace}' on '{arch}' ... with '{other}' on '{another}' "
+        "...): no trace is on the same arch in both, and neither traces nor archs alone tell the runs apart; compare "
+        "results of one trace, or of one arch"
     )

@@ -233,7 +233,18 @@ def fit_rows(data: GemmSet, rows: NDArray[np.int64]) -> Fitted:
 
 
 def held_out(data: GemmSet) -> tuple[Fitted, NDArray[np.bool_]]:
-    """Fit on rows chosen by shape alone; return the model and a mask of the rows that are left to score."""
+    """Fit on rows chosen by shape alone; return the model and a mask of the rows that are left to score.
+
+    Raises
+    ------
+    InputError
+        If the rows are too few for both.
+    """
+    if len(data.mnk) < 2 * MIN_ROWS:
+        raise InputError(
+            f"'{data.name}' holds {len(data.mnk)} measured GEMMs, too few to fit and to score a model; give at least "
+            f"{2 * MIN_ROWS}"
+        )
     rows = spread(data.mnk)
     scored = np.ones(len(data.mnk), dtype=np.bool_)
     scored[rows] = False

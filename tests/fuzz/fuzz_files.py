@@ -76,7 +76,7 @@ NAMES = [
 @st.composite
 def spoiled(draw: Any, data: bytes) -> bytes:
     """Bytes that are whole most of the time, else cut, flipped or padded."""
-    kind = draw(st.integers(0, 9))
+    kind = draw(st.integers(0, 14))
     at = draw(st.integers(0, max(0, len(data) - 1)))
     if kind == 0:
         return data[:at]
@@ -122,7 +122,18 @@ def arrays(draw: Any) -> Any:
 
 @st.composite
 def archives(draw: Any) -> dict[str, Any]:
-    """Arrays by name."""
+    """Arrays by name, masks with weights half the time."""
+    if draw(st.booleans()):
+        rng = np.random.default_rng(draw(st.integers(0, 3)))
+        held: dict[str, Any] = {"a": rng.random((4, 6)) < 0.4, "b": (rng.random((4, 9)) < 0.2).astype("f4")}
+        beside = {
+            "a_weight": rng.random((3, 6)) < 0.5,
+            "a_n": np.int64(3),
+            "b_n": np.int64(2),
+            "synthetic": np.bool_(True),
+        }
+        names = draw(st.lists(st.sampled_from(sorted(beside)), max_size=3, unique=True))
+        return held | {name: beside[name] for name in names}
     names = draw(st.lists(st.sampled_from(NAMES), min_size=0, max_size=4, unique=True))
     return {name: draw(arrays()) for name in names}
 
@@ -272,7 +283,7 @@ def _made_by(kind: str, draw: Any) -> bytes:
                 {"a": {"b": tensor}},
                 3,
                 {"a": "x"},
-                {"a": tensor.to_sparse()},
+                {"a": torch.tensor(mask).to_sparse()},
             ]
         )
     )

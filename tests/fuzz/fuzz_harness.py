@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hypothesis import event
+
 import simkit as sk
 from simkit import cli
 
@@ -32,8 +34,11 @@ GROWTH_BYTES = 2 << 30
 # kept on purpose where a command fails: done points of a sweep or a search are not computed again
 RESUMABLE = ("sweep", "search")
 NUMBERS = re.compile(r"cycles|energy|_pj|latency|power|watts|joules|seconds|macs|bytes|speedup|density")
-# lines of ours, of click's usage errors, of the log, and of what `validate --reference` leaves out
-PLAIN = re.compile(r"simkit: |Usage: |Try |Error: |\d\d:\d\d:\d\d (simkit|traces|hwmodels)|left out: |Aborted|$")
+# what Python and its libraries print for programmers
+ODD = re.compile(r"Traceback|\s|(?!simkit: error:).*\w(Warning|Exception): |.* at 0x[0-9a-f]{6}")
+BAR = re.compile(r"\r\w+: [^\r\n]*(\n(?=\Z|[^\r]))?")
+# a quoted value, an option, or a file
+CULPRIT = re.compile(r"'[^']*'|--\w|\w\.\w")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SURVEY = os.environ.get("ZEROSKIP_FUZZ_SURVEY")
 
@@ -130,10 +135,8 @@ def call(about: str, function: Callable[[], Any], names: Sequence[str] = ()) -> 
             report("traceback", about, error)
         elif code not in CODES or not str(error).strip():
             report("no message", about, error)
-        elif names and not any(name in str(error) for name in names):
+        elif not CULPRIT.search(str(error)) and not any(name in str(error) for name in names):
             report("no culprit", about, error)
-        elif CONTROL.search(str(error)):
-            report("control characters", f"{about}\n{str(error)!r}")
     return None
 
 
@@ -142,7 +145,9 @@ def run_command(*words: str) -> Ran:
     code: int | None = 0
     caught: BaseException | None = None
     given, sys.argv = sys.argv, ["simkit", *words]
-    out, err = io.StringIO(), io.StringIO()
+    # as a terminal or a pipe has them
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n", write_through=True)
+    err = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", newline="\n", write_through=True)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), limits(), warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -154,7 +159,8 @@ def run_command(*words: str) -> Ran:
         code, caught = None, error
     finally:
         sys.argv = given
-    return Ran(list(words), code, out.getvalue(), err.getvalue(), caught)
+    said, told = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return Ran(list(words), code, said, BAR.sub("", told), caught)
 
 
 def check_command(folder: Path, *words: str) -> Ran:
@@ -162,6 +168,7 @@ def check_command(folder: Path, *words: str) -> Ran:
     before = _files(folder)
     ran = run_command(*words)
     made = sorted(_files(folder) - before)
+    event(f"{' '.join(words[: 1 + (words[:1] in (('trace',), ('measure',)))])}: exit {ran.code}")
     about = f"simkit {ran.words!r}\nexit {ran.code}, made {made}\n{ran.out[-300:]}\n{ran.err[-700:]}"
     if ran.error is not None:
         report("traceback", about, ran.error)
@@ -184,19 +191,18 @@ def _files(folder: Path) -> set[str]:
 def _check_lines(ran: Ran, about: str) -> None:
     """An error is said in plain lines that name something of what was given."""
     lines = [line for line in ran.err.splitlines() if line.strip()]
-    odd = [line for line in lines if not PLAIN.match(line) and not line.startswith("Try")]
+    odd = [] if not ran.words else [line for line in lines if ODD.match(line)]
     if odd:
         report("line that is not plain", f"{odd[0]!r}\n{about}")
     if CONTROL.search(ran.err.replace("\r\n", "\n")):
         report("control characters", f"{ran.err!r}\n{about}")
-    if ran.code in (None, 0, 1):
+    if ran.code in (None, 0, 1) or not ran.words:
         return
     told = " ".join(line for line in lines if line.startswith(("simkit: error:", "Error:")))
     if not told.strip():
         report("no message", about)
-    names = {part for word in ran.words for part in (word, *re.split(r"[=/.\s:]+", word.lstrip("-"))) if part.strip()}
-    names |= {"--", "simkit", "option", "argument"} if told.startswith("Error:") else set()
-    if not any(name in told for name in names):
+    given = {part for word in ran.words for part in (word, Path(word).name) if part.strip()}
+    if not CULPRIT.search(told) and not any(name in told for name in given):
         report("no culprit", about)
 
 
@@ -208,8 +214,10 @@ def _check_files(folder: Path, made: list[str], ran: Ran, about: str) -> None:
     if ran.code not in (0, 1) and made and not any(word in RESUMABLE for word in ran.words):
         report("half-written", f"left by a command that failed\n{about}")
         return
-    stores = {name.split("/zarr.json")[0] for name in made if name.endswith("/zarr.json") and name.count("/") == 1}
-    for name in [*stores, *(name for name in made if name.split("/")[0] not in stores)]:
+    stores = ["."] if "zarr.json" in made else [name[:-10] for name in made if name.endswith("/zarr.json")]
+    stores = [name for name in stores if not any(name.startswith(f"{other}/") for other in stores)]
+    inside = tuple(f"{name}/" if name != "." else "" for name in stores)
+    for name in [*stores, *(name for name in made if not name.startswith(inside))]:
         try:
             _open(folder / name)
         except Exception as error:

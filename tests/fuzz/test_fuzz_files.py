@@ -21,7 +21,9 @@ import traces
 @given(
     file=mask_files(),
     options=st.lists(
-        st.sampled_from(["--header", "--no-header", "--no-index", "--n=4", "--n=4", "--n=0", "--site=a", "--json"]),
+        st.sampled_from(
+            ["--header", "--no-header", "--no-index", "--n=4", "--n=4", "--n=4", "--n=0", "--site=a", "--json"]
+        ),
         max_size=3,
     ),
 )

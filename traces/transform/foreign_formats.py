@@ -216,6 +216,8 @@ def _npy(path: Path) -> NDArray[Any]:
         if isinstance(error, ValueError) and ("objects" in str(error) or "pickle" in str(error)):
             raise InputError(f"{path}: arrays of Python objects are refused, save plain numbers") from error
         raise CorruptError(f"{path} is not a readable .npy array ({one_line(error)})") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} is an archive of arrays; name it .npz")
     if array.ndim == 4:  # DNNsim: batch, channels, height, width
         if array.shape[2:] != (1, 1):
             raise InputError(

@@ -38,7 +38,7 @@ def _typed(value: Any) -> Part:
     if not isinstance(value, dict) or "type" not in value:
         raise ValueError("expected a mapping with a 'type', such as {type: lora, r: 8}")
     known = _modules()
-    if value["type"] not in known:
+    if not isinstance(value["type"], str) or value["type"] not in known:
         raise ValueError(f"type '{value['type']}' is not known{did_you_mean(str(value['type']), known)}")
     return known[value["type"]].model_validate(value)
 
@@ -228,7 +228,7 @@ def tuning_from_yaml(text: str, where: str) -> Tuning:
     owner: type[Part] = Tuning
     try:
         module = data.get("module")
-        if isinstance(module, dict) and module.get("type") in _modules():
+        if isinstance(module, dict) and isinstance(module.get("type"), str) and module["type"] in _modules():
             # by itself first: inside Tuning its errors would not say which of its fields is wrong
             inside, owner = ("module",), _modules()[module["type"]]
             data = data | {"module": owner.model_validate(module)}
