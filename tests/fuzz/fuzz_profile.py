@@ -28,12 +28,16 @@ SHARES = {
 }
 
 
+def count(name: str) -> int:
+    """How many examples a property has."""
+    return max(2, round(int(os.environ.get("EXAMPLES", SHORT)) * SHARES[name] / 100))
+
+
 def examples(name: str) -> Callable[[Any], Any]:
     """Settings of one property: its share of the examples, no database."""
-    total = int(os.environ.get("EXAMPLES", SHORT))
     short = "EXAMPLES" not in os.environ
     return settings(
-        max_examples=max(2, round(total * SHARES[name] / 100)),
+        max_examples=count(name),
         derandomize=short,
         database=None,
         deadline=None,
