@@ -218,10 +218,11 @@ def _is_list_of(value: Any, inner: Any) -> bool:
 
 
 def _told(hint: Any) -> str:
+    """Say what a list holds, in the plural where it is within another."""
     inner = get_args(hint)[0]
-    return (
-        f"list of {_told(inner)}s" if get_origin(inner) is list else "list of whole numbers" * (inner is int) or "list"
-    )
+    if get_origin(inner) is list:
+        return "list of " + _told(inner).replace("list", "lists", 1)
+    return "list of whole numbers" if inner is int else "list"
 
 
 @lru_cache(maxsize=256)

@@ -67,7 +67,7 @@ class SearchSpec(SweepSpec):
     area: str | None = None
     trials: int = Field(default=100, ge=1)
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     @field_validator("objectives")
     @classmethod
@@ -386,7 +386,7 @@ def _study(optuna: Any, spec: SearchSpec, plan: Plan, url: str, helper: int) -> 
         )
     study.set_user_attr("identity", identity)
     # a search that goes on must not repeat the trials it began with
-    seed = spec.seed + len(study.get_trials(deepcopy=False)) + 10_007 * helper
+    seed = (spec.seed + len(study.get_trials(deepcopy=False)) + 10_007 * helper) % 2**32
     samplers = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed),
         "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed),

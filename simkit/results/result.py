@@ -349,7 +349,10 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         table = pq.read_table(where, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(where, error) from None
-    return Result(plain_words(table).to_pandas(), _meta_of(where, table.schema.metadata))
+    meta = _meta_of(where, table.schema.metadata)
+    if lost := [name for name in COLUMNS if name not in table.column_names]:
+        raise CorruptError(f"{where} is damaged: it lacks the column '{lost[0]}' of a result; replay again")
+    return Result(plain_words(table).to_pandas(), meta)
 
 
 def as_result(given: Any) -> Result:

@@ -1,7 +1,7 @@
 """How many examples a property has, and from which seed.
 
-``make test`` runs a few hundred that are the same each time; ``make fuzz`` runs ``EXAMPLES`` of them from a seed that it
-prints, and ``make fuzz SEED=...`` repeats them.
+``make test`` runs a few hundred that are the same each time; ``make fuzz`` runs ``EXAMPLES`` of them from a seed that
+it prints, and ``make fuzz SEED=...`` repeats them.
 """
 
 from __future__ import annotations

@@ -87,14 +87,14 @@ class World:
         """Specs of small sweeps."""
         start = f"traces: ['{self.trace}']\n"
         return [
-            start
-            + "archs: [cnvlutin, {name: systolic_32x32, fields: {rows: [8, 16], columns: 16}}]\nfields: {clock: [500 MHz, 1 GHz]}\n",
-            start
-            + "archs: cnvlutin\ntables: [default_45nm, eie_45nm]\nfields: {memory.bandwidth: {from: 10 GB/s, to: 1 TB/s, points: 3, scale: log}}\n"
+            start + "archs: [cnvlutin, {name: systolic_32x32, fields: {rows: [8, 16], columns: 16}}]\n"
+            "fields: {clock: [500 MHz, 1 GHz]}\n",
+            start + "archs: cnvlutin\ntables: [default_45nm, eie_45nm]\n"
+            "fields: {memory.bandwidth: {from: 10 GB/s, to: 1 TB/s, points: 3, scale: log}}\n"
             "together: [{memory.activation_buffer: 1 MiB, memory.weight_buffer: 2 MiB}]\n"
             'constraints: [\'memory.bandwidth <= "400 GB/s" or clock > "0.5 GHz"\']\n',
-            start
-            + "archs: [sparten]\nweights: [recorded, dense, 'random:0.5']\nops: [first]\nfields: {units: [16, 32], sync: [cluster, none]}\n",
+            start + "archs: [sparten]\nweights: [recorded, dense, 'random:0.5']\nops: [first]\n"
+            "fields: {units: [16, 32], sync: [cluster, none]}\n",
             start + "archs: [h100_sxm]\nfields: {skip_overhead: {from: 0, to: 1, step: 0.5}}\n",
         ]
 
@@ -102,11 +102,11 @@ class World:
         """Specs of small searches."""
         start = f"traces: ['{self.trace}']\ntrials: 2\nsampler: random\n"
         return [
-            start
-            + "archs: [cnvlutin]\nfields: {lanes: [8, 16], clock: [500 MHz, 1 GHz]}\nobjectives: [cycles, energy]\nlimits: ['power_w <= \"5 W\"']\n",
-            start
-            + "archs: [systolic_32x32]\nfields: {rows: {from: 8, to: 32, points: 4}, columns: [16]}\nobjectives: [latency, area]\n"
-            "area: rows * columns * 0.001\nconstraints: ['rows * columns <= 1024']\nseed: 3\n",
+            start + "archs: [cnvlutin]\nfields: {lanes: [8, 16], clock: [500 MHz, 1 GHz]}\n"
+            "objectives: [cycles, energy]\nlimits: ['power_w <= \"5 W\"']\n",
+            start + "archs: [systolic_32x32]\nfields: {rows: {from: 8, to: 32, points: 4}, columns: [16]}\n"
+            "objectives: [latency, area]\narea: rows * columns * 0.001\nconstraints: ['rows * columns <= 1024']\n"
+            "seed: 3\n",
         ]
 
 

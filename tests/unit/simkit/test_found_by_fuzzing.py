@@ -1,0 +1,103 @@
+"""What ``make fuzz`` found: input that ended in a traceback, or in a line that did not say what is at fault."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plain_result import plain_result
+
+import simkit as sk
+import traces
+from simkit import cli
+from simkit.explore.grid import make_plan
+from simkit.explore.search import SearchSpec
+from simkit.explore.spec import load_spec
+from simkit.results.result import Result
+from simkit.validation.gpu import predictions
+
+
+def test_archive_named_as_one_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", a=np.eye(4))
+    (tmp_path / "m.npz").rename(tmp_path / "m.npy")
+    with pytest.raises(traces.InputError, match=r"m\.npy is an archive of arrays; name it \.npz"):
+        traces.import_masks(tmp_path / "m.npy", tmp_path / "t.zarr", n=4)
+
+
+@pytest.mark.parametrize("kind", ["[lora]", "{a: 1}", "3"])
+def test_type_of_a_tuning_that_is_no_name(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"name: x\nmodule: {{type: {kind}}}\n")
+    with pytest.raises(traces.InputError, match=r"own\.yaml:2: field 'module.*is not known"):
+        traces.load_tuning(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("pair", ["[1, x]", "[1, 2.5]", "[1, true]", "x", f"[1, {'9' * 30}]"])
+def test_lists_of_parameters_hold_whole_numbers(tmp_path: Path, pair: str) -> None:
+    text = (Path(sk.__file__).parents[1] / "hwmodels/archs/tensordash.yaml").read_text()
+    (tmp_path / "own.yaml").write_text(text.replace("[1, 3]", pair))
+    with pytest.raises(sk.InputError, match=r"own\.yaml:\d+: .*'offsets' = .*must be a list of lists of whole numbers"):
+        sk.arch(tmp_path / "own.yaml")
+
+
+def test_offsets_are_pairs(plain_trace_path: Path) -> None:
+    offsets = [[0, 0], [1, 0, 2]]
+    with pytest.raises(sk.InputError, match=r"'offsets' takes pairs \[h, d\]"):
+        sk.replay(sk.load_trace(plain_trace_path), sk.arch("tensordash", offsets=offsets))
+
+
+@pytest.mark.parametrize("rows", [1, 45])
+def test_too_few_gemms_name_their_file(tmp_path: Path, rows: int) -> None:
+    lines = [f"{i + 1},64,64,0.01" for i in range(rows)]
+    (tmp_path / "gemm_bf16_l4.csv").write_text("m,n,k,latency_ms\n" + "\n".join(lines) + "\n")
+    with pytest.raises(sk.InputError, match=f"'gemm_bf16_l4' holds {rows} measured GEMMs, too few"):
+        predictions(tmp_path / "gemm_bf16_l4.csv")
+
+
+def test_runs_that_cannot_be_paired_are_named(plain_trace_path: Path) -> None:
+    trace = sk.load_trace(plain_trace_path)
+    two = sk.replay(trace, ["cnvlutin", "eie"])
+    archs = [sk.arch("sparten", units=16), sk.arch("sparten", units=8)]
+    with pytest.raises(sk.InputError, match=r"'plain' on 'cnvlutin' \.\.\. with 'plain' on 'sparten\[units=16\]'"):
+        sk.diff(two, sk.replay(trace, archs))
+
+
+def test_constraints_that_leave_nothing_are_quoted(plain_trace_path: Path) -> None:
+    with pytest.raises(sk.InputError, match="relax one of 'lanes > 99'"):
+        make_plan([str(plain_trace_path)], [("cnvlutin", {})], tables=["default_45nm"], constraints=["lanes > 99"])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_of_a_search_is_one_that_samplers_take(tmp_path: Path, seed: int) -> None:
+    (tmp_path / "own.yaml").write_text(f"traces: [t.zarr]\narchs: [cnvlutin]\nseed: {seed}\n")
+    with pytest.raises(sk.InputError, match=r"own\.yaml:3: seed: "):
+        load_spec(tmp_path / "own.yaml", SearchSpec)
+
+
+def test_control_characters_of_a_name_are_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simkit", "trace", "info", str(tmp_path / "a\x1b[2Jb\rc.zarr")])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    told = capsys.readouterr().err
+    assert r"a\x1b[2Jb\rc.zarr" in told
+    assert "\x1b" not in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_flipped_bit_of_a_result_is_damage(tmp_path: Path) -> None:
+    """Rows stand in pages with checksums: no bit of them changes without a word."""
+    made = plain_result()
+    made.frame["count"] = np.random.default_rng(0).integers(0, 2**40, len(made.frame))
+    path = Result(made.frame, made.meta).save(tmp_path / "r.parquet")
+    data = path.read_bytes()
+    silent = 0
+    for place in range(4, len(data) // 2, max(1, len(data) // 200)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        try:
+            silent += not sk.load_result(path).frame.equals(made.frame)
+        except sk.CorruptError:
+            continue
+    assert silent == 0
