@@ -411,8 +411,12 @@ def _unreadable(where: Path, error: Exception) -> Exception:
 
 
 def _meta_of(where: Path, stored: dict[bytes, bytes] | None) -> dict[str, Any]:
-    meta: dict[str, Any] = json.loads((stored or {}).get(b"zeroskip", b"{}"))
-    schema = meta.pop("schema", None)
+    damaged = CorruptError(f"{where} is damaged: what it says of its runs cannot be read; replay again")
+    try:
+        meta: dict[str, Any] = json.loads((stored or {}).get(b"zeroskip", b"{}"))
+        schema = meta.pop("schema", None)
+    except (ValueError, AttributeError):
+        raise damaged from None
     if schema is None:
         raise CorruptError(f"{where} is a table but not a result (it names no runs); give what 'simkit replay' wrote")
     if schema != SCHEMA:
@@ -420,11 +424,14 @@ def _meta_of(where: Path, stored: dict[bytes, bytes] | None) -> dict[str, Any]:
             f"{where} was written by another version (schema {schema}, this one reads {SCHEMA}); "
             "replay the trace again, or write elsewhere"
         )
-    shared = meta.pop("shared", {})
-    for run in meta["runs"].values():
-        run.update({name: shared[key] for name, key in run.pop("shared", {}).items()})
-        if "base" in run["arch"]:
-            run["arch"]["base"] = shared[run["arch"]["base"]]
+    try:
+        shared = meta.pop("shared", {})
+        for run in meta["runs"].values():
+            run.update({name: shared[key] for name, key in run.pop("shared", {}).items()})
+            if "base" in run["arch"]:
+                run["arch"]["base"] = shared[run["arch"]["base"]]
+    except (LookupError, TypeError, AttributeError):
+        raise damaged from None
     return meta
 
 

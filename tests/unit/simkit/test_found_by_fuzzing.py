@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from plain_result import plain_result
 
@@ -101,3 +102,14 @@ def test_a_flipped_bit_of_a_result_is_damage(tmp_path: Path) -> None:
         except sk.CorruptError:
             continue
     assert silent == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"schema": "zeroskip.result/1"}', '{"schema": "zeroskip.result/1", "runs": {"a": 1}}']
+)
+def test_facts_of_runs_that_cannot_be_read_are_damage(tmp_path: Path, text: str) -> None:
+    path = plain_result().save(tmp_path / "r.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({b"zeroskip": text.encode()}), path)
+    with pytest.raises(sk.CorruptError, match=r"r\.parquet is damaged"):
+        sk.load_result(path)
