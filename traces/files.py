@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,8 @@ def whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         The file; its folder is made.
     """
     target = Path(target)
+    if not target.name:  # such as '.' and '/'
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{next(_numbers)}.{_ending(os.getpid())}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -63,6 +64,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     verbosity.begin()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a file's name may hold bytes that are not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="simkit", standalone_mode=True)
     except (KeyboardInterrupt, SystemExit) as ended:

@@ -415,7 +415,7 @@ def _meta_of(where: Path, stored: dict[bytes, bytes] | None) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads((stored or {}).get(b"zeroskip", b"{}"))
         schema = meta.pop("schema", None)
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         raise damaged from None
     if schema is None:
         raise CorruptError(f"{where} is a table but not a result (it names no runs); give what 'simkit replay' wrote")

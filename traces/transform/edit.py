@@ -221,6 +221,8 @@ def _arrays(trace: Trace, real_only: bool) -> Iterator[tuple[str, NDArray[Any]]]
 
 
 def _npz(trace: Trace, out: Path, real_only: bool) -> list[Path]:
+    if not out.name:
+        raise InputError(f"cannot write '{out}': it is a folder; name a file, e.g. '{out / 'trace.npz'}'")
     path = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
 
     def save(temporary: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_archive_named_as_one_array(tmp_path: Path) -> None:
         traces.import_masks(tmp_path / "m.npy", tmp_path / "t.zarr", n=4)
 
 
-@pytest.mark.parametrize("kind", ["[lora]", "{a: 1}", "3"])
+@pytest.mark.parametrize("kind", ["[lora]", "{a: 1}"])
 def test_type_of_a_tuning_that_is_no_name(tmp_path: Path, kind: str) -> None:
     (tmp_path / "own.yaml").write_text(f"name: x\nmodule: {{type: {kind}}}\n")
     with pytest.raises(traces.InputError, match=r"own\.yaml:2: field 'module.*is not known"):
@@ -113,3 +114,24 @@ def test_facts_of_runs_that_cannot_be_read_are_damage(tmp_path: Path, text: str)
     pq.write_table(table.replace_schema_metadata({b"zeroskip": text.encode()}), path)
     with pytest.raises(sk.CorruptError, match=r"r\.parquet is damaged"):
         sk.load_result(path)
+
+
+@pytest.mark.parametrize("out", ["", ".", "/"])
+def test_nothing_is_written_where_a_folder_is_named(plain_trace_path: Path, out: str) -> None:
+    trace = sk.load_trace(plain_trace_path)
+    with pytest.raises(sk.StorageError, match=r"cannot write [./]: Is a directory"):
+        sk.replay(trace, ["cnvlutin"]).save(out)
+    with pytest.raises(traces.InputError, match="is a folder; name a file"):
+        traces.export_trace(trace, out)
+
+
+def test_names_that_are_not_utf_8_are_printed(
+    plain_trace_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+    monkeypatch.setattr(sys, "stdout", screen)
+    words = ["timeline", str(plain_trace_path), "-a", "cnvlutin", "-o", str(tmp_path / "a\udcff.json")]
+    monkeypatch.setattr(sys, "argv", ["simkit", *words])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert screen.buffer.getvalue().decode().endswith("a\\udcff.json\n")
