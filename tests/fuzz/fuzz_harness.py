@@ -35,7 +35,7 @@ GROWTH_BYTES = 2 << 30
 RESUMABLE = ("sweep", "search")
 NUMBERS = re.compile(r"cycles|energy|_pj|latency|power|watts|joules|seconds|macs|bytes|speedup|density")
 # what Python and its libraries print for programmers
-ODD = re.compile(r"Traceback|\s|(?!simkit: error:).*\w(Warning|Exception): |.* at 0x[0-9a-f]{6}")
+ODD = re.compile(r"Traceback|\s|(?!simkit: error:|left out:).*\w(Warning|Exception): |.* at 0x[0-9a-f]{6}")
 BAR = re.compile(r"\r\w+: [^\r\n]*(\n(?=\Z|[^\r]))?")
 # a quoted value, an option, or a file
 CULPRIT = re.compile(r"'[^']*'|--\w|\w\.\w")

@@ -123,8 +123,8 @@ def _npz(path: Path) -> Foreign:
 def _sorted_out(path: Path, arrays: dict[str, NDArray[Any]]) -> Foreign:
     """Tell masks from weights' masks and N by their names."""
     drawn = SYNTHETIC in arrays and arrays[SYNTHETIC].ndim == 0 and bool(arrays.pop(SYNTHETIC))
-    outputs = {n.removesuffix(OUTPUTS): int(a) for n, a in arrays.items() if n.endswith(OUTPUTS) and a.ndim == 0}
-    outputs = {name: n for name, n in outputs.items() if name in arrays}
+    counts = {n.removesuffix(OUTPUTS): a for n, a in arrays.items() if n.endswith(OUTPUTS) and a.ndim == 0}
+    outputs = {name: _whole_number(path, name, a) for name, a in counts.items() if name in arrays}
     weights = {n.removesuffix(WEIGHT): a for n, a in arrays.items() if n.endswith(WEIGHT)}
     weights = {name: array for name, array in weights.items() if name in arrays}
     beside = {f"{name}{OUTPUTS}" for name in outputs} | {f"{name}{WEIGHT}" for name in weights}
@@ -132,6 +132,14 @@ def _sorted_out(path: Path, arrays: dict[str, NDArray[Any]]) -> Foreign:
     if not masks:
         raise InputError(f"{path} holds no array; give arrays NAME of shape (M, K)")
     return Foreign(masks, weights, outputs, drawn)
+
+
+def _whole_number(path: Path, name: str, held: NDArray[Any]) -> int:
+    if held.dtype.kind not in "iuf" or not np.isfinite(held) or held < 1 or held != int(held):
+        raise InputError(
+            f"{path}: '{name}{OUTPUTS}' = {held[()]!r}, must be N of '{name}', a whole number of at least 1"
+        )
+    return int(held)
 
 
 def _sparse(path: Path) -> NDArray[np.bool_]:

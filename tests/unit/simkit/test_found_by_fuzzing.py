@@ -28,6 +28,14 @@ def test_archive_named_as_one_array(tmp_path: Path) -> None:
         traces.import_masks(tmp_path / "m.npy", tmp_path / "t.zarr", n=4)
 
 
+@pytest.mark.parametrize("n", [np.datetime64("2026-01-01"), 3.7, np.nan, "3", 0, -2, True, 1j])
+def test_outputs_in_an_archive_are_a_whole_number(tmp_path: Path, n: object) -> None:
+    np.savez(tmp_path / "m.npz", a=np.eye(4), a_n=np.array(n))
+    with pytest.raises(traces.InputError, match=r"m\.npz: 'a_n' = .*must be N of 'a', a whole number of at least 1"):
+        traces.import_masks(tmp_path / "m.npz", tmp_path / "t.zarr")
+    assert not (tmp_path / "t.zarr").exists()
+
+
 @pytest.mark.parametrize("kind", ["[lora]", "{a: 1}"])
 def test_type_of_a_tuning_that_is_no_name(tmp_path: Path, kind: str) -> None:
     (tmp_path / "own.yaml").write_text(f"name: x\nmodule: {{type: {kind}}}\n")
