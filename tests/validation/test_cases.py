@@ -96,7 +96,10 @@ def test_files_without_bound_end_in_one_line(name: str, tmp_path: Path) -> None:
     ran = subprocess.run(words, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=30)
     assert "Traceback" not in ran.stderr
     if name in LEGITIMATE:
-        assert ran.returncode == 0, ran.stderr
+        # its constraint holds; of its two points one has a clock that 28 nm does not reach, and is a failed row
+        assert ran.returncode == 1, ran.stderr
+        assert "1 point failed" in ran.stderr
+        assert "clock 2 GHz is above" in ran.stderr
         assert out.exists()
         return
     assert ran.returncode == 2, ran.stderr
