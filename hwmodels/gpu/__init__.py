@@ -1,4 +1,7 @@
-"""Timing and energy of GPUs: a calibrated GEMM model, sparse kernels, rooflines to compare with, energy."""
+"""Timing and energy of GPUs: a calibrated GEMM model, sparse kernels, rooflines to compare with, energy.
+
+Fits import scipy where they run: it takes a fifth of a second, which reading an arch must not wait for.
+"""
 
 from .calibrate import MOST_ROWS, DataSheet, carry, fit, spread
 from .correction import Correction

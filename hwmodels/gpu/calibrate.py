@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from ..errors import InputError
 from .correction import fit_correction
@@ -113,6 +112,8 @@ def fit(
 
 
 def _fit_form(shapes: Ints, measured: Floats, start: GemmTiming, family: str) -> tuple[GemmTiming, float]:
+    from scipy.optimize import least_squares
+
     first = np.log([getattr(start, name) for name in FITTED])
 
     def timing_at(z: Floats) -> GemmTiming:
@@ -213,6 +214,8 @@ def fit_gather(launches: Launches, seconds: Floats, start: GemmTiming, page_byte
 def _fit_gather(
     launches: Launches, seconds: Floats, start: GemmTiming, page_bytes: float
 ) -> tuple[tuple[GemmTiming, float], float]:
+    from scipy.optimize import least_squares
+
     first = np.log([*(getattr(start, name) for name in GATHER_FITTED), page_bytes])
 
     def at(z: Floats) -> tuple[GemmTiming, float]:

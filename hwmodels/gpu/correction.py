@@ -17,8 +17,6 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
 
 from ..counting.jit import jit
 from .timing import Floats, Ints, check_shapes, in_chunks
@@ -100,6 +98,8 @@ def _covariance(x: Floats, scales: Floats) -> tuple[Floats, NDArray[np.float64]]
 
 
 def _negative_evidence(z: Floats, x: Floats, residual: Floats) -> tuple[float, Floats]:
+    from scipy.linalg import cho_factor, cho_solve
+
     count, dims = x.shape
     scales, amplitude, noise = np.exp(z[:dims]), float(np.exp(2 * z[dims])), float(np.exp(2 * z[dims + 1]))
     near, gaps = _covariance(x, scales)
@@ -137,6 +137,9 @@ def fit_correction(mnk: object, log_residual: Floats, sms: int) -> Correction:
     Correction
         One anchor for each row.
     """
+    from scipy.linalg import cho_factor, cho_solve
+    from scipy.optimize import minimize
+
     shapes = check_shapes(mnk)
     x = features(shapes, sms)
     found = minimize(

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls
 
 from ..errors import InputError
 from .timing import Floats
@@ -52,6 +51,8 @@ def fit_energy(seconds: Floats, flops: Floats, moved_bytes: Floats, joules: Floa
     InputError
         If there are fewer runs than terms, or an energy is not positive.
     """
+    from scipy.optimize import nnls
+
     if len(joules) < 4:
         raise InputError(f"{len(joules)} measured runs are too few to fit three energy terms; give at least 4")
     if not (np.asarray(joules) > 0).all():

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from .calibrate import DataSheet
 from .timing import Floats, check_shapes
@@ -35,6 +34,8 @@ def naive_roofline(sheet: DataSheet) -> Roofline:
 
 def calibrated_roofline(mnk: object, seconds: Floats, sheet: DataSheet, operand_bytes: float = 2.0) -> Roofline:
     """Fit the roofline's three numbers to measured GEMMs (robust least squares on log time)."""
+    from scipy.optimize import least_squares
+
     first = np.log([2e-6, sheet.flops, sheet.dram])
 
     def misfit(z: Floats) -> Floats:
