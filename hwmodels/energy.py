@@ -119,7 +119,12 @@ class EnergyTable(Frozen):
             row = self.row(name)
             if float(row.energy.value) < 0 or times < 0:
                 raise InputError(f"arch '{arch.name}': action '{action}': row '{name}' has a negative energy or count")
-            factor = times * (_scale(row.node_nm, arch) if row.node_nm else 1.0)
+            try:
+                factor = times * (_scale(row.node_nm, arch) if row.node_nm else 1.0)
+            except InputError as error:
+                raise InputError(
+                    f"row '{name}' of energy table '{self.name}' for arch '{arch.name}': {error}"
+                ) from None
             value = float(row.energy.value)
             pj += factor * value
             low += factor * (value if row.energy.low is None else row.energy.low)

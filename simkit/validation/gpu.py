@@ -209,7 +209,7 @@ def validate_reference(folder: str | Path, *, by_model: bool = True) -> Rows:
         elif path.suffix.lower() not in ("", ".md") and not path.name.startswith("."):
             others.append(path.name)
     if not any(kinds.values()):
-        raise InputError(f"{folder} holds no file named gemm_*, energy_* or sparse_mlp_* (.csv or .parquet)")
+        raise InputError(f"'{folder}' holds no file named gemm_*, energy_* or sparse_mlp_* (.csv or .parquet)")
     if others:
         tell(f"{', '.join(others)}: no .csv or .parquet file named gemm_*, energy_* or sparse_mlp_*")
     rows = validate_gemms(kinds["gemm"], by_model=by_model)

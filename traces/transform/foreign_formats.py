@@ -218,14 +218,14 @@ def _tensor(path: Path, name: str, held: Any) -> NDArray[Any]:
 
 def _npy(path: Path) -> NDArray[Any]:
     """Map an array into memory: rows are read when they are packed."""
+    if kind_of(path) == "a ZIP archive":
+        raise InputError(f"{path} is an archive of arrays; name it .npz")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy's parser of headers raises kinds of its own
         if isinstance(error, ValueError) and ("objects" in str(error) or "pickle" in str(error)):
             raise InputError(f"{path}: arrays of Python objects are refused, save plain numbers") from error
         raise CorruptError(f"{path} is not a readable .npy array ({one_line(error)})") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} is an archive of arrays; name it .npz")
     if array.ndim == 4:  # DNNsim: batch, channels, height, width
         if array.shape[2:] != (1, 1):
             raise InputError(

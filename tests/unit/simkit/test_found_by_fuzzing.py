@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from plain_result import plain_result
 
+import hwmodels
 import simkit as sk
 import traces
 from simkit import cli
@@ -18,7 +19,7 @@ from simkit.explore.grid import make_plan
 from simkit.explore.search import SearchSpec
 from simkit.explore.spec import load_spec
 from simkit.results.result import Result
-from simkit.validation.gpu import predictions
+from simkit.validation.gpu import predictions, validate_reference
 
 
 def test_archive_named_as_one_array(tmp_path: Path) -> None:
@@ -143,3 +144,19 @@ def test_names_that_are_not_utf_8_are_printed(
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     assert screen.buffer.getvalue().decode().endswith("a\\udcff.json\n")
+
+
+def test_a_node_without_scaling_names_its_row(plain_trace_path: Path) -> None:
+    table = hwmodels.load_table("default_45nm")
+    row = table.row("int16_mac").model_copy(update={"node_nm": 450.0})
+    odd = table.model_copy(update={"name": "odd", "rows": {**table.rows, "int16_mac": row}})
+    with pytest.raises(
+        sk.InputError, match="row 'int16_mac' of energy table 'odd' for arch 'cnvlutin': no energy scal"
+    ):
+        sk.replay(sk.load_trace(plain_trace_path), "cnvlutin", table=odd)
+
+
+def test_a_folder_without_measurements_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(sk.InputError, match=r"'\.' holds no file named gemm_"):
+        validate_reference(Path())
