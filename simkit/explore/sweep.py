@@ -348,7 +348,11 @@ def _ok_row(run: str, facts: Json, trace: str, tuning: str) -> Json:
 
 
 def write_points(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table of points as Parquet, whole or not at all."""
-    with whole(path) as partial:
-        table.to_parquet(partial, index=False)
+    """Write a table of points as Parquet, whole or not at all; values of several types stand as text."""
+    for name in table.columns[table.dtypes == object]:
+        given = table[name].dropna()
+        if len(set(map(type, given))) > 1:
+            table = table.assign(**{name: given.map(str)})
+    with whole(path) as partial, partial.open("wb") as file:
+        table.to_parquet(file, index=False)
     return path

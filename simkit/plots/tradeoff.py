@@ -54,7 +54,10 @@ def accuracy_energy(result: Result, ax: Axes | None = None, *, ops: Ops = None) 
     """
     table = result.summary(ops, measured=True)
     if "accuracy" not in table or table["accuracy"].isna().all():
-        raise InputError("no trace in this result has a measured accuracy; tune with simkit tune, then record")
+        named = ", ".join(f"'{name}'" for name in table["trace"].unique()[:3])
+        raise InputError(
+            f"no trace in this result ({named}) has a measured accuracy; tune with simkit tune, then record"
+        )
     ax = axes(ax, 0.75)
     table = table.dropna(subset=["accuracy"])
     tunings = list(dict.fromkeys(table["tuning"]))

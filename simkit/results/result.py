@@ -280,9 +280,10 @@ def write_table(table: pa.Table, meta: dict[str, Any], target: Path) -> Path:
     stamp = {b"zeroskip": json.dumps({"schema": SCHEMA, **_fold(meta)}, default=str).encode()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamp})
     words = [field.name for field in table.schema if not pa.types.is_primitive(field.type)]
-    with whole(target) as partial:
+    # by a handle, since Arrow takes no name that is not UTF-8
+    with whole(target) as partial, partial.open("wb") as file:
         # only words repeat enough for a dictionary to be worth its making
-        pq.write_table(table, partial, compression="zstd", use_dictionary=words, write_page_checksum=True)
+        pq.write_table(table, file, compression="zstd", use_dictionary=words, write_page_checksum=True)
     return target
 
 
@@ -346,7 +347,8 @@ def load_result(path: str | os.PathLike[str]) -> Result:
     if not where.is_file():
         raise InputError(f"no result file at {where}; make one with: simkit replay TRACE --arch ARCH --out {where}")
     try:
-        table = pq.read_table(where, page_checksum_verification=True)
+        with where.open("rb") as file:
+            table = pq.read_table(file, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(where, error) from None
     meta = _meta_of(where, table.schema.metadata)

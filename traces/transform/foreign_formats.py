@@ -218,7 +218,9 @@ def _tensor(path: Path, name: str, held: Any) -> NDArray[Any]:
 
 def _npy(path: Path) -> NDArray[Any]:
     """Map an array into memory: rows are read when they are packed."""
-    if kind_of(path) == "a ZIP archive":
+    with path.open("rb") as handle:
+        archive = handle.read(2) == b"PK"  # an empty one has not the first bytes of others
+    if archive:
         raise InputError(f"{path} is an archive of arrays; name it .npz")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

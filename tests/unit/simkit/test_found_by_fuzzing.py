@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from plain_result import plain_result
@@ -18,12 +19,14 @@ from simkit import cli
 from simkit.explore.grid import make_plan
 from simkit.explore.search import SearchSpec
 from simkit.explore.spec import load_spec
+from simkit.explore.sweep import write_points
 from simkit.results.result import Result
 from simkit.validation.gpu import predictions, validate_reference
 
 
-def test_archive_named_as_one_array(tmp_path: Path) -> None:
-    np.savez(tmp_path / "m.npz", a=np.eye(4))
+@pytest.mark.parametrize("arrays", [{"a": np.eye(4)}, {}])
+def test_archive_named_as_one_array(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "m.npz", **arrays)
     (tmp_path / "m.npz").rename(tmp_path / "m.npy")
     with pytest.raises(traces.InputError, match=r"m\.npy is an archive of arrays; name it \.npz"):
         traces.import_masks(tmp_path / "m.npy", tmp_path / "t.zarr", n=4)
@@ -149,7 +152,7 @@ def test_names_that_are_not_utf_8_are_printed(
 def test_a_node_without_scaling_names_its_row(plain_trace_path: Path) -> None:
     table = hwmodels.load_table("default_45nm")
     row = table.row("int16_mac").model_copy(update={"node_nm": 450.0})
-    odd = table.model_copy(update={"name": "odd", "rows": {**table.rows, "int16_mac": row}})
+    odd = hwmodels.EnergyTable(name="odd", title="", rows={**table.rows, "int16_mac": row})
     with pytest.raises(
         sk.InputError, match="row 'int16_mac' of energy table 'odd' for arch 'cnvlutin': no energy scal"
     ):
@@ -160,3 +163,21 @@ def test_a_folder_without_measurements_is_quoted(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     with pytest.raises(sk.InputError, match=r"'\.' holds no file named gemm_"):
         validate_reference(Path())
+
+
+def test_points_whose_values_are_of_several_types_are_stored(tmp_path: Path) -> None:
+    table = pd.DataFrame({"rows": [8, True, "x", None], "columns": [1, 2, 3, 4], "reason": ["", "a", "b", "c"]})
+    read = pd.read_parquet(write_points(table, tmp_path / "points.parquet"))
+    assert read["rows"].tolist() == ["8", "True", "x", None]
+    assert read["columns"].tolist() == [1, 2, 3, 4]
+
+
+def test_results_of_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    made = plain_result()
+    path = made.save(tmp_path / "a\udcff.parquet")
+    assert sk.load_result(path).frame.equals(made.frame)
+
+
+def test_a_trade_off_without_accuracies_names_the_trace(plain_trace_path: Path) -> None:
+    with pytest.raises(sk.InputError, match=r"no trace in this result \('plain'\) has a measured accuracy"):
+        sk.plots.accuracy_energy(sk.replay(sk.load_trace(plain_trace_path), ["cnvlutin"]))
