@@ -168,7 +168,7 @@ def test_a_folder_without_measurements_is_quoted(tmp_path: Path, monkeypatch: py
 def test_points_whose_values_are_of_several_types_are_stored(tmp_path: Path) -> None:
     table = pd.DataFrame({"rows": [8, True, "x", None], "columns": [1, 2, 3, 4], "reason": ["", "a", "b", "c"]})
     read = pd.read_parquet(write_points(table, tmp_path / "points.parquet"))
-    assert read["rows"].tolist() == ["8", "True", "x", None]
+    assert read["rows"].fillna("-").tolist() == ["8", "True", "x", "-"]
     assert read["columns"].tolist() == [1, 2, 3, 4]
 
 
