@@ -349,7 +349,7 @@ def _ok_row(run: str, facts: Json, trace: str, tuning: str) -> Json:
 
 def write_points(table: pd.DataFrame, path: Path) -> Path:
     """Write a table of points as Parquet, whole or not at all; values of several types stand as text."""
-    for name in table.select_dtypes("object").columns:
+    for name in filter(lambda one: pd.api.types.is_object_dtype(table[one]), table.columns):
         given = table[name].dropna()
         if len(set(map(type, given))) > 1:
             table = table.assign(**{name: given.map(str)})
