@@ -152,7 +152,7 @@ def test_names_that_are_not_utf_8_are_printed(
 def test_a_node_without_scaling_names_its_row(plain_trace_path: Path) -> None:
     table = hwmodels.load_table("default_45nm")
     row = table.row("int16_mac").model_copy(update={"node_nm": 450.0})
-    odd = hwmodels.EnergyTable(name="odd", title="", rows={**table.rows, "int16_mac": row})
+    odd = hwmodels.EnergyTable(name="odd", title="", extends=["default_45nm"], rows={"int16_mac": row})
     with pytest.raises(
         sk.InputError, match="row 'int16_mac' of energy table 'odd' for arch 'cnvlutin': no energy scal"
     ):
