@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from fuzz_commands import Lines
 from fuzz_harness import check_command, place
 from fuzz_profile import examples
 from fuzz_world import World
 from hypothesis import given
 from hypothesis import strategies as st
+
+pytestmark = pytest.mark.slow
 
 
 @examples("commands")

@@ -15,6 +15,8 @@ import simkit as sk
 import traces
 from hwmodels.config import from_yaml
 
+pytestmark = pytest.mark.slow
+
 
 @examples("archs")
 @given(data=documents(shipped("hwmodels/archs")))

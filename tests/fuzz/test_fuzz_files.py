@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from fuzz_files import data_files, mask_files, measurements, spoiled
 from fuzz_harness import call, check_command, place
 from fuzz_profile import examples
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 import simkit as sk
 import traces
+
+pytestmark = pytest.mark.slow
 
 
 @examples("masks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from hwmodels.costs.families import has_structure
 from hwmodels.costs.sram import CELLS, macro
 from hwmodels.costs.structure import Builder, Part
 from hwmodels.costs.voltage import nominal_supply_v
+
+pytestmark = pytest.mark.slow
 
 SLACK = 1 + 1e-9
 BUFFERED = [name for name in list_archs() if has_structure(load_arch(name)) and name != "sponge"]

@@ -17,6 +17,8 @@ from hwmodels.memo import Memo, Moved
 from hwmodels.memory import bytes_per_cycle, traffic
 from hwmodels.registry import kernel_of
 
+pytestmark = pytest.mark.slow
+
 FEW = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 OBJECTIVES = ("latency", "energy", "edp", "balanced")
 

@@ -21,6 +21,8 @@ import simkit
 import simkit.plots
 import traces
 
+pytestmark = pytest.mark.slow
+
 TRACE = Path(__file__).parents[1] / "data" / "minilm_relu_small.zarr"
 PACKAGES = {"simkit": simkit, "simkit.plots": simkit.plots, "hwmodels": hwmodels, "traces": traces}
 GLOBALS = {"sk": simkit, "hwmodels": hwmodels, "traces": traces, "np": np, "pd": pd}

@@ -12,6 +12,8 @@ from hwmodels import InputError
 from hwmodels.mapping.search import Buffer, Fit, front_of
 from hwmodels.mapping.space import ORDERS, Dataflow, Mapping, share_of
 
+pytestmark = pytest.mark.slow
+
 CASES = 1_000
 
 
