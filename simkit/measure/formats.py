@@ -34,6 +34,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
 }
 # columns of numbers: whole ones of at least 1, times above 0, and any
 _WHOLE = ("m", "n", "k", "num_tokens", "num_tensor_parallel_workers", "n_embd", "n_expanded_embd", "n_head")
+# m n k fits 63 bits
+MOST = 2**21 - 1
 _TIMES = ("latency", "latency_ms", "dense_ms", "sparse_ms", "time_ms")
 _OTHERS = ("sparsity", "flop", "op_bytes", "energy_j")
 
@@ -85,7 +87,11 @@ def _checked(path: Path, table: pd.DataFrame, needed: tuple[str, ...]) -> pd.Dat
         wrong = numbers.isna() & table[name].notna()
         told = "no number"
         if name in _WHOLE:
-            wrong, told = ~((numbers >= 1) & (numbers % 1 == 0)), "no whole number of at least 1"
+            wrong = ~((numbers >= 1) & (numbers <= MOST) & (numbers % 1 == 0))
+            told = f"no whole number of at least 1 and at most {MOST:,}"
+        if name in _OTHERS:
+            infinite = ~np.isfinite(numbers.fillna(0.0))
+            wrong, told = wrong | infinite, "no finite number" if infinite.any() else told
         if name == "sparsity":
             wrong, told = ~numbers.between(0, 1), "no share between 0 and 1"
         if wrong.any():

@@ -20,6 +20,7 @@ from simkit.explore.grid import make_plan
 from simkit.explore.search import SearchSpec
 from simkit.explore.spec import load_spec
 from simkit.explore.sweep import write_points
+from simkit.measure.formats import import_file
 from simkit.results.result import Result
 from simkit.validation.gpu import predictions, validate_reference
 
@@ -181,3 +182,20 @@ def test_results_of_names_that_are_not_utf_8(tmp_path: Path) -> None:
 def test_a_trade_off_without_accuracies_names_the_trace(plain_trace_path: Path) -> None:
     with pytest.raises(sk.InputError, match=r"no trace in this result \('plain'\) has a measured accuracy"):
         sk.plots.accuracy_energy(sk.replay(sk.load_trace(plain_trace_path), ["cnvlutin"]))
+
+
+@pytest.mark.parametrize(("column", "cell"), [("op_bytes", "1e400"), ("flop", "-inf"), ("energy_j", "inf")])
+def test_energies_of_infinite_size_are_refused(tmp_path: Path, column: str, cell: str) -> None:
+    row = {"workload": "a_pbf16", "flop": "1e9", "op_bytes": "1e6", "energy_j": "1", "time_ms": "2", column: cell}
+    (tmp_path / "energy_l4.csv").write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+    with pytest.raises(sk.InputError, match=f"energy_l4.csv: row 2: {column} = .*inf is no finite number"):
+        import_file(tmp_path / "energy_l4.csv")
+
+
+@pytest.mark.parametrize("k", ["9" * 30, "1e400", "2097152"])
+def test_dimensions_of_gemms_have_a_bound(tmp_path: Path, k: str) -> None:
+    (tmp_path / "gemm_l4.csv").write_text(f"m,n,k,latency_ms\n16,16,{k},0.1\n")
+    with pytest.raises(
+        sk.InputError, match=r"gemm_l4\.csv: row 2: k = .* is no whole number of at least 1"
+    ):
+        import_file(tmp_path / "gemm_l4.csv")
