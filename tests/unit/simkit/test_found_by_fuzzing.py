@@ -195,7 +195,5 @@ def test_energies_of_infinite_size_are_refused(tmp_path: Path, column: str, cell
 @pytest.mark.parametrize("k", ["9" * 30, "1e400", "2097152"])
 def test_dimensions_of_gemms_have_a_bound(tmp_path: Path, k: str) -> None:
     (tmp_path / "gemm_l4.csv").write_text(f"m,n,k,latency_ms\n16,16,{k},0.1\n")
-    with pytest.raises(
-        sk.InputError, match=r"gemm_l4\.csv: row 2: k = .* is no whole number of at least 1"
-    ):
+    with pytest.raises(sk.InputError, match=r"gemm_l4\.csv: row 2: k = .* is no whole number of at least 1"):
         import_file(tmp_path / "gemm_l4.csv")
