@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from traces import files
-from traces.files import clear_after
+from traces.files import clear_after, clear_dead
 
 from .errors import StorageError
 
-__all__ = ["clear_after", "whole"]
+__all__ = ["clear_after", "clear_dead", "whole"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

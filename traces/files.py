@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 _numbers = count()
+
+
+MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 @contextmanager
@@ -48,8 +52,28 @@ def clear_after(pid: int, folder: str | os.PathLike[str]) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _ending(pid: int) -> str:
-    return f"{pid}.part"
+def clear_dead(folder: str | os.PathLike[str]) -> None:
+    """Remove what processes of this machine that no longer run had begun to write into a folder."""
+    for partial in Path(folder).glob(f".*.{_ending('*')}"):
+        pid = partial.name.split(".")[-2]
+        if pid.isdigit() and not _runs(int(pid)):
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
+
+
+def _ending(pid: int | str) -> str:
+    # a folder may be shared by machines, whose processes have the same numbers
+    return f"{MACHINE}.{pid}.part"
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

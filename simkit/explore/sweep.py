@@ -20,7 +20,7 @@ from traces.fetch import cache_folder
 from ..engine.inputs import PathLike, as_archs, as_list, as_traces
 from ..engine.replay import DEFAULT_TABLE, DELAY_S, Rows
 from ..errors import InputError
-from ..files import whole
+from ..files import clear_dead, whole
 from ..results.columns import derived
 from ..results.result import Result
 from ..results.runs import Ops, trace_labels
@@ -204,6 +204,7 @@ def run_plan(
             bar.update(len(runs) - bar.n)
         tell_stored()
         bar.update(len(runs) - bar.n)
+    clear_dead(folder)  # begun by workers that a cluster lost on this machine
     parts.refresh()
     _check_shared(parts, runs.values(), reasons)
     order = [runs[point] for point in plan.points()]

@@ -27,6 +27,7 @@ from simkit.explore.parts import Parts
 from simkit.explore.pool import DEATHS, Feed, LocalPool
 from simkit.explore.sweep import points, run_plan
 from simkit.results.result import load_meta, load_result
+from traces.files import MACHINE
 
 GRID: dict[str, list[Any]] = {
     "lanes": [8, 16],
@@ -249,7 +250,7 @@ def test_what_a_killed_worker_had_begun_to_write_goes_with_it(tmp_path: Path) ->
     process = subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    own, other = tmp_path / f".a.parquet.{process.pid}.part", tmp_path / f".a.parquet.1{process.pid}.part"
+    own, other = (tmp_path / f".a.parquet.0.{MACHINE}.{pid}.part" for pid in (process.pid, f"1{process.pid}"))
     for path in (own, other):
         path.write_bytes(b"half")
     pool._end(process)

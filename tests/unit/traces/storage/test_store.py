@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import traces
+from traces import files
 from traces.errors import CorruptError, InputError, StorageError
 from traces.storage.arrays import SiteMeta, chunk_rows
 from traces.storage.bits import pack
@@ -219,3 +222,14 @@ def test_a_folder_without_rights(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot write trace"):
         Writer(str(tmp_path / "file" / "t.zarr"), 10, [SiteMeta("a", 0, "down", 64, 7)], ATTRS)
+
+
+def test_what_dead_processes_had_begun_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    dead, alive = (tmp_path / f".a.parquet.0.{files.MACHINE}.{pid}.part" for pid in (done.pid, os.getpid()))
+    other = tmp_path / f".a.parquet.0.00000000.{done.pid}.part"
+    for path in (dead, alive, other):
+        path.write_bytes(b"begun")
+    files.clear_dead(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
