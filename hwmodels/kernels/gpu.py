@@ -23,6 +23,9 @@ from ..mask import Mask
 from ..op import Op
 from ..reference.gpu import gpu_twin
 
+# of any machine; within them no power of the overlap's norm overflows
+SECONDS, RATES = (1e-15, 1e3), (1.0, 1e21)
+SPANS = {"sms": (1, 1e6), "overlap": (1, 16)}
 POLICIES = ("dense", "gather", "tile_skip", "best")
 
 
@@ -73,8 +76,15 @@ def _check(params: GpuParams, arch: Arch) -> None:
         if value not in known:
             raise InputError(f"arch '{arch.name}': parameter '{name}': unknown '{value}'" + nearest(str(value), known))
     for name in GemmTiming._fields:
-        if name != "operand_bytes" and not float(getattr(params, name)) > 0:
+        if name == "operand_bytes":
+            continue
+        value, (least, most) = float(getattr(params, name)), SPANS.get(name, SECONDS if name.endswith("_s") else RATES)
+        if not value > 0:
             raise InputError(f"arch '{arch.name}': parameter '{name}' = {getattr(params, name)}, must be positive")
+        if not least <= value <= most:
+            raise InputError(
+                f"arch '{arch.name}': parameter '{name}' = {getattr(params, name)}, must be from {least:g} to {most:g}"
+            )
 
 
 def _unions(mask: Mask, starts: NDArray[np.int64]) -> Union:

@@ -33,6 +33,7 @@ SECONDS, WALL_SECONDS = 10, 60
 GROWTH_BYTES = 2 << 30
 # kept on purpose where a command fails: done points of a sweep or a search are not computed again
 RESUMABLE = ("sweep", "search")
+FLAGS = ("--json", "-q", "-v", "--yes", "--dry-run", "--header", "--no-header", "--index", "--no-index", "--pending")
 NUMBERS = re.compile(r"cycles|energy|_pj|latency|power|watts|joules|seconds|macs|bytes|speedup|density")
 # what Python and its libraries print for programmers
 ODD = re.compile(r"Traceback|\s|(?!simkit: error:|left out:).*\w(Warning|Exception): |.* at 0x[0-9a-f]{6}")
@@ -181,7 +182,9 @@ def check_command(folder: Path, *words: str) -> Ran:
     if ran.code == 0 and not ran.out.strip() and not made:
         report("nothing done", about)
     _check_files(folder, made, ran, about)
-    if ran.code == 0 and "--json" in ran.words:
+    before_it = [word for word, after in zip(ran.words, ran.words[1:], strict=False) if after == "--json"]
+    # after an option that takes a value it is that value
+    if ran.code == 0 and any(not word.startswith("-") or word in FLAGS for word in before_it):
         _check_json(ran, about)
     return ran
 

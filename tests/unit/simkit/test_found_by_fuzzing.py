@@ -197,3 +197,11 @@ def test_dimensions_of_gemms_have_a_bound(tmp_path: Path, k: str) -> None:
     (tmp_path / "gemm_l4.csv").write_text(f"m,n,k,latency_ms\n16,16,{k},0.1\n")
     with pytest.raises(sk.InputError, match=r"gemm_l4\.csv: row 2: k = .* is no whole number of at least 1"):
         import_file(tmp_path / "gemm_l4.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("l2", 1e-320), ("dram", 1e300), ("launch_s", 1e9), ("overlap", 2**31 - 1)]
+)
+def test_rates_of_a_gpu_that_no_machine_has(plain_trace_path: Path, name: str, value: float) -> None:
+    with pytest.raises(sk.InputError, match=f"parameter '{name}' = .*, must be from .* to "):
+        sk.replay(sk.load_trace(plain_trace_path), sk.arch("a100_sxm", **{name: value}))
