@@ -25,6 +25,7 @@ from ..reference.gpu import gpu_twin
 
 # of any machine; within them no power of the overlap's norm overflows
 SECONDS, RATES = (1e-15, 1e3), (1.0, 1e21)
+LARGEST = 1e9
 SPANS = {"sms": (1, 1e6), "overlap": (1, 16)}
 POLICIES = ("dense", "gather", "tile_skip", "best")
 
@@ -75,7 +76,12 @@ def _check(params: GpuParams, arch: Arch) -> None:
     ):
         if value not in known:
             raise InputError(f"arch '{arch.name}': parameter '{name}': unknown '{value}'" + nearest(str(value), known))
-    for name in GemmTiming._fields:
+    for name in ("skip_overhead", "page_bytes"):  # negative, they would take cycles away
+        if not 0 <= getattr(params, name) <= LARGEST:
+            raise InputError(
+                f"arch '{arch.name}': parameter '{name}' = {getattr(params, name)}, must be from 0 to {LARGEST:g}"
+            )
+    for name in (*GemmTiming._fields, "peak_flops", "limit_w"):
         if name == "operand_bytes":
             continue
         value, (least, most) = float(getattr(params, name)), SPANS.get(name, SECONDS if name.endswith("_s") else RATES)

@@ -199,7 +199,18 @@ def test_dimensions_of_gemms_have_a_bound(tmp_path: Path, k: str) -> None:
         import_file(tmp_path / "gemm_l4.csv")
 
 
-@pytest.mark.parametrize(("name", "value"), [("l2", 1e-320), ("dram", 1e300), ("launch_s", 1e9), ("overlap", 1000)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("l2", 1e-320),
+        ("dram", 1e300),
+        ("launch_s", 1e9),
+        ("overlap", 1000),
+        ("skip_overhead", -2.0),
+        ("page_bytes", -1.0),
+        ("limit_w", 1e-300),
+    ],
+)
 def test_rates_of_a_gpu_that_no_machine_has(plain_trace_path: Path, name: str, value: float) -> None:
     with pytest.raises(sk.InputError, match=f"parameter '{name}' = .*, must be from .* to "):
         sk.replay(sk.load_trace(plain_trace_path), sk.arch("a100_sxm", **{name: value}))
