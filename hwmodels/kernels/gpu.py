@@ -26,7 +26,7 @@ from ..reference.gpu import gpu_twin
 # of any machine; within them no power of the overlap's norm overflows
 SECONDS, RATES = (1e-15, 1e3), (1.0, 1e21)
 LARGEST = 1e9
-SPANS = {"sms": (1, 1e6), "overlap": (1, 16)}
+SPANS = {"sms": (1.0, 1e7), "overlap": (1.0, 16.0)}
 POLICIES = ("dense", "gather", "tile_skip", "best")
 
 
@@ -76,21 +76,16 @@ def _check(params: GpuParams, arch: Arch) -> None:
     ):
         if value not in known:
             raise InputError(f"arch '{arch.name}': parameter '{name}': unknown '{value}'" + nearest(str(value), known))
-    for name in ("skip_overhead", "page_bytes"):  # negative, they would take cycles away
-        if not 0 <= getattr(params, name) <= LARGEST:
-            raise InputError(
-                f"arch '{arch.name}': parameter '{name}' = {getattr(params, name)}, must be from 0 to {LARGEST:g}"
-            )
+    spans = dict.fromkeys(("skip_overhead", "page_bytes"), (0.0, LARGEST))  # negative, they would take cycles away
     for name in (*GemmTiming._fields, "peak_flops", "limit_w"):
-        if name == "operand_bytes":
-            continue
-        value, (least, most) = float(getattr(params, name)), SPANS.get(name, SECONDS if name.endswith("_s") else RATES)
-        if not value > 0:
-            raise InputError(f"arch '{arch.name}': parameter '{name}' = {getattr(params, name)}, must be positive")
-        if not least <= value <= most:
-            raise InputError(
-                f"arch '{arch.name}': parameter '{name}' = {getattr(params, name)}, must be from {least:g} to {most:g}"
-            )
+        spans[name] = SPANS.get(name, SECONDS if name.endswith("_s") else RATES)
+    del spans["operand_bytes"]
+    for name, (least, most) in spans.items():
+        number = float(getattr(params, name))
+        if least > 0 and not number > 0:
+            raise InputError(f"arch '{arch.name}': parameter '{name}' = {number:g}, must be positive")
+        if not least <= number <= most:
+            raise InputError(f"arch '{arch.name}': parameter '{name}' = {number:g}, must be from {least:g} to {most:g}")
 
 
 def _unions(mask: Mask, starts: NDArray[np.int64]) -> Union:
