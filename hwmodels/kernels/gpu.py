@@ -83,9 +83,9 @@ def _check(params: GpuParams, arch: Arch) -> None:
     for name, (least, most) in spans.items():
         number = float(getattr(params, name))
         if least > 0 and not number > 0:
-            raise InputError(f"arch '{arch.name}': parameter '{name}' = {number:g}, must be positive")
+            raise InputError(f"arch '{arch.name}': parameter '{name}' = {number}, must be positive")
         if not least <= number <= most:
-            raise InputError(f"arch '{arch.name}': parameter '{name}' = {number:g}, must be from {least:g} to {most:g}")
+            raise InputError(f"arch '{arch.name}': parameter '{name}' = {number}, must be from {least:g} to {most:g}")
 
 
 def _unions(mask: Mask, starts: NDArray[np.int64]) -> Union:
