@@ -105,7 +105,7 @@ def test_accuracy_against_energy(result) -> None:
 def test_accuracy_must_have_been_measured(result) -> None:
     runs = {run: {**meta, "trace": {**meta["trace"], "measurements": {}}} for run, meta in result.meta["runs"].items()}
     bare = sk.Result(result.frame, {"runs": runs})
-    with pytest.raises(InputError, match="no trace in this result has a measured accuracy"):
+    with pytest.raises(InputError, match=r"no trace in this result \('lora', 'relu'\) has a measured accuracy"):
         sk.plots.accuracy_energy(bare)
     with pytest.raises(InputError, match="no tuning in this result has both 'train_seconds' and 'accuracy'"):
         sk.plots.tuning_cost(bare)
